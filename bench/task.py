@@ -1,0 +1,84 @@
+"""A task: one unit of work, named by everything that can change its result.
+
+`Task` is what a plan is made of, `Job` is what a task is given when it runs. Neither knows how or where
+tasks are run (bench/executors) nor what any kind of task does (bench/tasks.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+KEY_LENGTH = 16  # hexadecimal digits of the sha256: 64 bits, ample for millions of tasks
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a JSON value that keys are made from: sorted keys, no blanks, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of work. Equal keys mean equal results.
+
+    kind: name of an entry of `bench.tasks.KINDS`.
+    settings: JSON values; everything that changes the result and nothing else (no paths, no resources).
+    inputs: name -> the task whose artifacts this one reads.
+    version: the kind's version; raised when the kind's code changes what it computes.
+    label: for people only, e.g. "invert digits_vit deepinversion_sparse seed 0"; not part of the key.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Task] = field(default_factory=dict)
+    version: int = 1
+    label: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        identity = {
+            "kind": self.kind,
+            "version": self.version,
+            "settings": dict(self.settings),
+            "inputs": {name: task.key for name, task in self.inputs.items()},
+        }
+        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:KEY_LENGTH]
+
+    @property
+    def name(self) -> str:
+        """`<kind>-<key>`: file name of the record and folder name of the artifacts."""
+        return f"{self.kind}-{self.key}"
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and self.name == other.name
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where data and weights lie on this machine. Never part of a key: contents are fingerprinted instead."""
+
+    data: Mapping[str, Path] = field(default_factory=dict)  # data set name -> folder
+    checkpoints: Path | None = None  # folder of <timm model name>.safetensors / .pth
+    download: bool = False  # may data sets be fetched
+
+
+@dataclass
+class Job:
+    """What a running task is given. `bench.tasks.KINDS[kind].run(job)` returns the metrics (JSON values)."""
+
+    task: Task
+    inputs: Mapping[str, Path]  # artifact folder of each input, checksums verified
+    out: Path  # an empty folder: what is written here becomes the task's artifacts, whole or not at all
+    checkpoint: Path  # a file path for resumable state; survives kills, removed once the task is done
+    device: str  # "cpu", "cuda:0", ...
+    sources: Sources
+    progress: Callable[[int, int, Mapping[str, float]], None]  # (done, total, figures to show)
+    should_stop: Callable[[], bool]  # true when told to stop: save the checkpoint and raise smi.Interrupted

@@ -1,0 +1,29 @@
+"""Named exceptions of the library; each message is one line: what is wrong, where, and what is allowed."""
+
+
+class SmiError(ValueError):
+    """Base of everything that `smi` refuses."""
+
+
+class UnsupportedModel(SmiError):
+    """The model is not one that the adapter handles; the message names the part."""
+
+
+class InvalidSetting(SmiError):
+    """A setting is out of range or contradicts another (schedule, bit-width, recipe, ...)."""
+
+
+class InvalidImages(SmiError):
+    """A set of synthetic images does not fit the model, or its file is damaged."""
+
+
+class CheckpointError(SmiError):
+    """A checkpoint is damaged or belongs to another run."""
+
+
+class NonFiniteLoss(SmiError):
+    """The loss became NaN or infinite; the message names the iteration and the settings."""
+
+
+class Interrupted(Exception):
+    """The run was told to stop; its state is saved, and running it again continues from there."""
