@@ -1,0 +1,184 @@
+"""Every way to run the project: README, CI and developers call the same sessions.
+
+All sessions share one environment, `.nox/suite`, made on first use with uv (or with virtualenv and pip where
+there is no uv) for the Python that runs nox. While neither the dependencies nor constraints.txt change, a
+session starts at once and touches no network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nox
+from nox.command import CommandFailed
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = ROOT / "constraints.txt"
+SUITE = ["-e", ".[bench,test]", "-c", str(CONSTRAINTS)]
+LOCK_HEADER = 3  # lines of constraints.txt that are ours
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "none"  # see environment()
+nox.options.sessions = ["lint", "tests"]
+
+
+# ---------------------------------------------------------------------------------------- helpers
+
+
+def environment(session: nox.Session, name: str = "suite", install: list[str] = SUITE) -> str:
+    """Path of the Python of the environment `.nox/<name>`, made by `pip install <install>` if it is not there yet.
+
+    A stamp written last says what was installed, so after a kill half-way, with another Python, in a moved
+    checkout or with other dependencies it is made anew. Two sessions started together install once.
+    """
+    folder = ROOT / ".nox" / name
+    python, stamp = folder / "bin" / "python", folder / "installed.json"
+    wanted = fingerprint(install)
+
+    def ready() -> bool:
+        return python.exists() and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted
+
+    if ready():
+        return str(python)
+    with locked(session, folder.with_suffix(".lock")):
+        if ready():
+            return str(python)
+        session.log(f"Installing into {folder.relative_to(ROOT)}: about 3 GB to fetch, once, 1 to 5 minutes.")
+        uv = find_uv()
+        installed = False
+        if uv:
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                session.run_install(uv, "venv", "--quiet", "--python", sys.executable, str(folder))
+                session.run_install(uv, "pip", "install", "--python", str(python), *install)
+                installed = True
+            except CommandFailed:
+                session.warn("uv could not install (see above); trying pip, which may know other indexes.")
+        if not installed:
+            shutil.rmtree(folder, ignore_errors=True)
+            session.run_install(sys.executable, "-m", "virtualenv", "--no-periodic-update", str(folder))
+            session.run_install(str(python), "-m", "pip", "install", *install)
+        stamp.write_text(wanted, encoding="utf-8")
+    return str(python)
+
+
+def fingerprint(install: list[str]) -> str:
+    """Everything that an installation depends on; not all of pyproject.toml, which also configures tools."""
+    pyproject = nox.project.load_toml(ROOT / "pyproject.toml")
+    parts = {
+        "install": install,
+        "project": pyproject["project"],
+        "packages": pyproject["tool"]["setuptools"],
+        "constraints": hashlib.sha256(CONSTRAINTS.read_bytes()).hexdigest(),
+        "python": [sys.version, sys.base_prefix],
+        "checkout": str(ROOT),
+    }
+    return json.dumps(parts, indent=1, sort_keys=True)
+
+
+def find_uv() -> str | None:
+    """uv beside nox, else on PATH."""
+    with contextlib.suppress(ImportError, FileNotFoundError):
+        from uv import find_uv_bin
+
+        return find_uv_bin()
+    return shutil.which("uv")
+
+
+@contextlib.contextmanager
+def locked(session: nox.Session, path: Path) -> Iterator[None]:
+    """Hold the lock file; the system frees it when its holder dies."""
+    import fcntl
+
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            session.log("Another session is installing; waiting for it.")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def python(session: nox.Session, *arguments: str, **options) -> None:
+    """Run `python <arguments>` in the shared environment; `options` go to session.run.
+
+    Exit codes above 1 (2: bad input) become nox's own, which would else be 1. After Ctrl-C the command has
+    time to save its state. PYTHONPATH is dropped: the environment is meant to be all there is.
+    """
+    executable = environment(session)
+    env = {"PYTHONPATH": None, "PYTHONUNBUFFERED": "1", **options.pop("env", {})}
+    options = {"interrupt_timeout": 120, "terminate_timeout": 120, **options}
+    try:
+        session.run(executable, "-m", *arguments, env=env, **options)
+    except CommandFailed as failure:
+        if failure.return_code and failure.return_code > 1:
+            sys.exit(failure.return_code)
+        raise
+
+
+def sweep(session: nox.Session, grid: str) -> None:
+    """Run a grid of experiments/ with the arguments after `--`."""
+    python(session, "bench.sweep", "--grid", f"experiments/{grid}.yaml", *session.posargs)
+
+
+# ------------------------------------------------------------------------------------ experiments
+
+
+@nox.session
+def reproduce_table3(session: nox.Session) -> None:
+    """Table 3: upstream cost and data-free quantization. Arguments after `--` go to bench.sweep."""
+    sweep(session, "table3")
+
+
+# ------------------------------------------------------------------------------- tests and upkeep
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The fast tests. Arguments after `--` go to pytest."""
+    python(session, "pytest", "-q", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def tests_slow(session: nox.Session) -> None:
+    """The tests marked slow: whole sweeps, kills, many model sizes."""
+    python(session, "pytest", "-q", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and format, without changing anything."""
+    python(session, "ruff", "check", ".")
+    python(session, "ruff", "format", "--check", ".")
+
+
+@nox.session(name="format")
+def format_(session: nox.Session) -> None:
+    """Mend style and format in place."""
+    python(session, "ruff", "check", "--fix", ".")
+    python(session, "ruff", "format", ".")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Resolve constraints.txt anew (needs uv and the network)."""
+    uv = find_uv()
+    if uv is None:
+        session.error("uv is needed: pip install uv")
+    resolved = session.run(
+        *(uv, "pip", "compile", "--universal", "--python-version", "3.10", "--all-extras"),
+        *("--no-annotate", "--no-header", "--quiet", "--upgrade", "pyproject.toml"),
+        silent=True,
+        stderr=None,
+    )
+    header = CONSTRAINTS.read_text(encoding="utf-8").splitlines()[:LOCK_HEADER]
+    # A line that starts with a dash would name an index of the machine that resolved.
+    pins = [line for line in resolved.splitlines() if line and not line.startswith("-")]
+    CONSTRAINTS.write_text("\n".join([*header, *pins]) + "\n", encoding="utf-8")
