@@ -34,10 +34,12 @@ class Step:
     image: [B, C, H, W], normalised, as stored (before jitter); requires grad.
     view: [B, C, H, W], the image after jitter and flip, which the model saw.
     logits: [B, K]; targets: int64 [B].
-    attention_outputs: per block [B, P, d] (`smi.patch_similarity.mean_over_heads`); need "attention_outputs".
-    batchnorm: per BatchNorm layer (batch mean, biased batch variance, running mean, running variance); need "batchnorm".
-    student_logits: [B, K] of the student on the same view; need "student_logits".
     chance: drawn once per run from [0, 1).
+
+    Filled only where the objective's `needs` names them:
+    attention_outputs: per block [B, P, d], see `smi.patch_similarity.mean_over_heads`.
+    batchnorm: per BatchNorm layer (batch mean, biased batch variance, running mean, running variance).
+    student_logits: [B, K] of the student on the same view.
     """
 
     image: torch.Tensor
@@ -85,7 +87,7 @@ def tv_l1(step: Step, *, on: Where = "image") -> torch.Tensor:
 
 @_term()
 def l2(step: Step, *, over: Literal["image", "batch"] = "image") -> torch.Tensor:
-    """Euclidean norm: mean over images of each one's (DeepInversion), or one norm over the batch (SMI's code)."""
+    """Euclidean norm: the mean over images (DeepInversion), or one norm over the batch (SMI's code)."""
     image = step.image.float()
     return torch.linalg.vector_norm(image.flatten(1), dim=1).mean() if over == "image" else image.norm()
 
@@ -108,9 +110,7 @@ def tv_l2_target(
 def patch_similarity_entropy(step: Step) -> torch.Tensor:
     """Minus the sum over blocks of the entropy of patch similarities (PSAQ-ViT)."""
     if not step.attention_outputs:
-        raise InvalidSetting(
-            "term patch_similarity_entropy: the model has no attention blocks; it needs a ViT"
-        )
+        raise InvalidSetting("term patch_similarity_entropy: the model has no attention; it needs a ViT")
     return -torch.stack([similarity_entropy(outputs) for outputs in step.attention_outputs]).sum()
 
 
@@ -121,9 +121,7 @@ def batchnorm_feature(step: Step, *, first: float = 10.0) -> torch.Tensor:
     first: weight of the first layer; the others weigh 1.
     """
     if not step.batchnorm:
-        raise InvalidSetting(
-            "term batchnorm_feature: the model has no BatchNorm layer; it needs a CNN such as ResNet"
-        )
+        raise InvalidSetting("term batchnorm_feature: the model has no BatchNorm; it needs a CNN")
     distances = [
         torch.linalg.vector_norm(running_var - var) + torch.linalg.vector_norm(running_mean - mean)
         for mean, var, running_mean, running_var in step.batchnorm
@@ -154,7 +152,7 @@ def jensen_shannon(logits_a: torch.Tensor, logits_b: torch.Tensor, temperature: 
 def kd_loss(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 20.0
 ) -> torch.Tensor:
-    """Distillation loss KL(teacher || student) at a temperature, times its square, batch mean; logits [B, K]."""
+    """Distillation: KL(teacher || student) at a temperature T, times T^2, batch mean; logits [B, K]."""
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
@@ -231,9 +229,7 @@ class Objective:
                 name, weight, params = (*entry, {})[:3]
                 made.append(Term(name, weight, tuple(dict(params).items())))
             else:
-                raise InvalidSetting(
-                    f"objective entry {entry!r}; allowed: [name, weight] or [name, weight, parameters]"
-                )
+                raise InvalidSetting(f"objective entry {entry!r}; allowed: [name, weight, {{parameters}}]")
         return cls(tuple(made))
 
     @property
@@ -246,7 +242,7 @@ class Objective:
         return [[term.name, term.weight, dict(term.params)] for term in self.terms]
 
     def __call__(self, step: Step) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The weighted sum, and each term's unweighted value, detached (no synchronisation with the device)."""
+        """The weighted sum, and each term's unweighted value, detached (no wait for the device)."""
         total, figures = None, {}
         for term in self.terms:
             value = term(step)

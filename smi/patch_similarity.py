@@ -17,7 +17,7 @@ DENSITY_FLOOR = 1e-4  # added to the density, so that its logarithm exists
 
 
 def mean_over_heads(captured: torch.Tensor, heads: int, prefix_tokens: int) -> torch.Tensor:
-    """Attention output per patch: [B, N, heads * d], as it enters the projection -> [B, P, d], prefix tokens dropped."""
+    """Attention output per patch: [B, N, heads * d], as it enters the projection -> [B, P, d]."""
     batch, tokens, width = captured.shape
     return captured.reshape(batch, tokens, heads, width // heads)[:, prefix_tokens:].mean(dim=2)
 

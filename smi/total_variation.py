@@ -31,7 +31,7 @@ def _pair_views(image: torch.Tensor):
 class _TotalVariationL2(torch.autograd.Function):
     """Norms and gradient in one pass, so that no difference image outlives the forward.
 
-    d norm(a - b) / da = (a - b) / norm(a - b); where the norm is zero its subgradient zero is taken, as torch does.
+    d norm(a - b) / da = (a - b) / norm(a - b); where the norm is zero, its subgradient zero, as in torch.
     """
 
     @staticmethod
@@ -62,8 +62,9 @@ class _TotalVariationL2(torch.autograd.Function):
 def tv_l2(image: torch.Tensor) -> torch.Tensor:
     """Sum over right, down and both diagonal differences of their Frobenius norm over the whole batch.
 
-    image: [B, C, H, W]; the result is a scalar, float32 at least. It is a norm, neither mean nor square: against a batch mean it
-    grows with sqrt(B). A constant image gives zero with a zero gradient. Differentiable once.
+    image: [B, C, H, W]; the result is a scalar, float32 at least. It is a norm, neither mean nor square:
+    against a batch mean it grows with sqrt(B). A constant image gives zero with a zero gradient. Differentiable
+    once.
     """
     return _TotalVariationL2.apply(image)
 
