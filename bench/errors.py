@@ -3,3 +3,11 @@
 
 class BenchError(Exception):
     """Bad input. The command line prints it as one line and ends with exit code 2."""
+
+
+class MissingData(BenchError):
+    """A data set, or weights, are not on this machine; the message says what to fetch and where to put it."""
+
+
+class StoreError(BenchError):
+    """The store cannot be used: full disk, read-only, no permission. Nothing is half-written; run again after."""

@@ -1,0 +1,131 @@
+"""Files that appear whole or not at all: written aside, flushed to disk, then moved into place.
+
+Every write of the suite goes through this file, so what a full disk or a kill can leave behind is decided here.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+BLOCK = 1 << 20  # bytes read at a time when hashing
+NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+def write_bytes(path: Path, data: bytes, aside: Path | None = None) -> None:
+    """Put `data` at `path`, replacing what is there.
+
+    aside: folder on the same file system for the half-written file; by default the folder of `path`.
+    Raises OSError (disk full, read-only, ...) with `path` as it was.
+    """
+    temporary = _write_aside(path, data, aside)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        _unlink_quietly(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str, aside: Path | None = None) -> None:
+    """`write_bytes` of UTF-8 text, line ends as given."""
+    write_bytes(path, text.encode(), aside)
+
+
+def write_json(path: Path, value: Any, aside: Path | None = None) -> None:
+    """`write_bytes` of readable JSON. NaN and infinities are refused (ValueError)."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", aside)
+
+
+def create(path: Path, data: bytes, aside: Path | None = None) -> bool:
+    """Put `data` at `path` only if nothing is there; true for exactly one of any number of callers.
+
+    A hard link is atomic on every shared file system, NFS included, and the file is whole when it appears.
+    Where hard links do not exist the file is opened exclusively instead.
+    """
+    temporary = _write_aside(path, data, aside)
+    try:
+        os.link(temporary, path)
+        return True
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        return _create_exclusively(path, data)
+    finally:
+        _unlink_quietly(temporary)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk; file systems that cannot do that to a folder are left alone."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Flush the contents of a file that something else has written."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file's contents."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_aside(path: Path, data: bytes, aside: Path | None) -> Path:
+    temporary = (aside or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        _write_new(temporary, data)
+    except BaseException:
+        _unlink_quietly(temporary)
+        raise
+    return temporary
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create_exclusively(path: Path, data: bytes) -> bool:
+    try:
+        _write_new(path, data)
+    except FileExistsError:
+        return False
+    except BaseException:
+        _unlink_quietly(path)
+        raise
+    return True
+
+
+def _unlink_quietly(path: Path) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
