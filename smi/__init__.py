@@ -1,0 +1,49 @@
+"""Sparse Model Inversion: invert, quantize and distil timm Vision Transformers without data.
+
+    images = smi.invert(model, count=32, stopping=smi.Stopping(at=(50, 100, 200, 300), drop=0.3), seed=0)
+    small = smi.quantize(model, images, weight_bits=4, activation_bits=8)
+
+Source: Hu et al., "Sparse Model Inversion: Efficient Inversion of Vision Transformers for Data-Free Applications",
+ICML 2024.
+"""
+
+from smi import flops
+from smi.errors import (
+    CheckpointError,
+    Interrupted,
+    InvalidImages,
+    InvalidSetting,
+    NonFiniteLoss,
+    SmiError,
+    UnsupportedModel,
+)
+from smi.images import SyntheticImages
+from smi.inversion import invert
+from smi.objectives import TERMS, Objective
+from smi.quantization import QuantizedViT, quantize
+from smi.recipes import RECIPES, Recipe, recipe
+from smi.stopping import SCORES, Stopping
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RECIPES",
+    "SCORES",
+    "TERMS",
+    "CheckpointError",
+    "Interrupted",
+    "InvalidImages",
+    "InvalidSetting",
+    "NonFiniteLoss",
+    "Objective",
+    "QuantizedViT",
+    "Recipe",
+    "SmiError",
+    "Stopping",
+    "SyntheticImages",
+    "UnsupportedModel",
+    "flops",
+    "invert",
+    "quantize",
+    "recipe",
+]

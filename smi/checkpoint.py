@@ -1,0 +1,61 @@
+"""Resumable state of long work: one safetensors file, written every so many seconds and when told to stop."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smi.errors import CheckpointError
+from smi.files import load_tensors, save_tensors
+
+
+class Checkpoint:
+    """The file at `path`, tied to one run by `identity` (JSON values: settings, seeds, fingerprints of weights).
+
+    Without a path nothing is saved and nothing is found.
+    """
+
+    def __init__(self, path: str | Path | None, identity: Mapping[str, Any], seconds: float = 60.0) -> None:
+        self.path = None if path is None else Path(path)
+        self.identity = dict(identity)
+        self.seconds = seconds
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """(tensors, figures) saved before, or None; CheckpointError for a damaged file or one of another run."""
+        if self.path is None or not self.path.exists():
+            return None
+        tensors, description = load_tensors(self.path, CheckpointError)
+        saved = description.get("identity", {})
+        for name, value in self.identity.items():
+            if saved.get(name) != value:
+                raise CheckpointError(
+                    f"{self.path}: belongs to another run ({name} is {saved.get(name)!r} there, {value!r} here); "
+                    "delete it or give another path"
+                )
+        return tensors, description["figures"]
+
+    def due(self) -> bool:
+        """Has the time between two saves passed?"""
+        return self.path is not None and time.monotonic() - self._last >= self.seconds
+
+    def save(self, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
+        """Write the state, whole or not at all."""
+        if self.path is not None:
+            save_tensors(self.path, tensors, {"identity": self.identity, "figures": dict(figures)})
+        self._last = time.monotonic()
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 of all parameters and buffers, names included: equal for equal weights, on any device."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,301 @@
+"""The optimisation of one batch: jitter, forward on kept patches, loss, Adam, clamp; stops in between.
+
+Shapes: B images, C channels, H x W pixels, P patches, K kept, T iterations. The optimised variable is the kept
+patches [B, K, C*ph*pw], laid on a canvas whose other pixels nothing touches; when dense it is the image itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smi.errors import Interrupted, NonFiniteLoss
+from smi.geometry import kept_mask, put_patches, take_patches
+from smi.objectives import Step
+from smi.recipes import Recipe
+from smi.stopping import Score, Stopping, most_important
+
+REPORT_SECONDS = 0.5  # between two progress reports; each one waits for the device
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all batches of one inversion share."""
+
+    recipe: Recipe
+    stopping: Stopping | None
+    score: Score
+    precision: str
+    snapshots: tuple[int, ...]
+
+
+@dataclass
+class Batch:
+    """The whole state of one batch between two iterations.
+
+    image: [B, C, H, W], normalised; kept: int64 [B, K], None before the first stop; targets: int64 [B].
+    optimizer: Adam over one tensor; losses: float32 [T], filled up to `iteration`.
+    """
+
+    image: Tensor
+    targets: Tensor
+    optimizer: torch.optim.Adam
+    losses: Tensor
+    jitter_generator: torch.Generator
+    score_generator: torch.Generator
+    chance: float
+    kept: Tensor | None = None
+    iteration: int = 0
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    importance: list[Tensor] = field(default_factory=list)
+    snapshots: dict[int, Tensor] = field(default_factory=dict)
+    masks: dict[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, model, plan: Plan, size: int, targets: Tensor | None, seeds, device) -> Batch:
+        """Gaussian noise and uniform targets, drawn on the CPU so that they do not depend on the device."""
+        generator = torch.Generator().manual_seed(seeds[0])
+        noise = torch.randn(size, model.channels, model.grid.height, model.grid.width, generator=generator)
+        drawn = torch.randint(model.classes, (size,), generator=generator)
+        chance = float(torch.rand((), generator=generator))
+        image = noise.to(device)
+        return cls(
+            image=image,
+            targets=(drawn if targets is None else targets).to(device),
+            optimizer=_adam(image, plan.recipe),
+            losses=torch.zeros(plan.recipe.iterations, device=device),
+            jitter_generator=generator,
+            score_generator=torch.Generator().manual_seed(seeds[1]),
+            chance=chance,
+        )
+
+    @property
+    def variable(self) -> Tensor:
+        """What Adam moves: the image when dense, else its kept patches [B, K, C*ph*pw]."""
+        return self.optimizer.param_groups[0]["params"][0]
+
+    def to_saved(self, index: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors named `<index>.<what>`, JSON figures) from which `from_saved` continues to the same bits."""
+        tensors = {
+            "image": self.image,
+            "targets": self.targets,
+            "losses": self.losses,
+            "jitter_generator": self.jitter_generator.get_state(),
+            "score_generator": self.score_generator.get_state(),
+            **{f"adam.{name}": t for name, t in self.optimizer.state[self.variable].items()},
+            **{f"importance.{stop}": t for stop, t in enumerate(self.importance)},
+            **{f"snapshot.{t}": image for t, image in self.snapshots.items()},
+            **{f"mask.{t}": mask for t, mask in self.masks.items()},
+        }
+        if self.kept is not None:
+            tensors |= {"kept": self.kept, "variable": self.variable}
+        group = {k: v for k, v in self.optimizer.param_groups[0].items() if k in ("lr", "betas", "eps")}
+        figures = {"iteration": self.iteration, "chance": self.chance, "stages": self.stages, "adam": group}
+        return {f"{index}.{name}": tensor for name, tensor in tensors.items()}, figures
+
+    @classmethod
+    def from_saved(
+        cls, index: int, tensors: Mapping[str, Tensor], figures: Mapping[str, Any], device
+    ) -> Batch:
+        """The state that `to_saved` described, on a device."""
+        start = f"{index}."
+        own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+        def numbered(prefix: str) -> dict[int, Tensor]:
+            return {int(n.removeprefix(prefix)): t for n, t in own.items() if n.startswith(prefix)}
+
+        image = own["image"].to(device)
+        variable = image if "kept" not in own else own["variable"].to(device)
+        optimizer = _adam_over(variable, **figures["adam"])
+        adam = {name.removeprefix("adam."): t for name, t in own.items() if name.startswith("adam.")}
+        if adam:
+            optimizer.state[variable] = {n: t if n == "step" else t.to(device) for n, t in adam.items()}
+        generators = []
+        for name in ("jitter_generator", "score_generator"):
+            generators.append(torch.Generator())
+            generators[-1].set_state(own[name])
+        return cls(
+            image=image,
+            targets=own["targets"].to(device),
+            optimizer=optimizer,
+            losses=own["losses"].to(device),
+            jitter_generator=generators[0],
+            score_generator=generators[1],
+            chance=figures["chance"],
+            kept=own["kept"].to(device) if "kept" in own else None,
+            iteration=figures["iteration"],
+            stages=list(figures["stages"]),
+            importance=list(dict(sorted(numbered("importance.").items())).values()),
+            snapshots=numbered("snapshot."),
+            masks=numbered("mask."),
+        )
+
+
+def _adam_over(
+    variable: Tensor, lr: float, betas: tuple[float, float], eps: float = 1e-8
+) -> torch.optim.Adam:
+    fused = variable.device.type in ("cpu", "cuda")
+    return torch.optim.Adam([variable], lr=lr, betas=tuple(betas), eps=eps, fused=fused)
+
+
+def _adam(variable: Tensor, recipe: Recipe) -> torch.optim.Adam:
+    return _adam_over(variable, recipe.learning_rate, recipe.betas)
+
+
+def run_batch(
+    model,
+    plan: Plan,
+    batch: Batch,
+    statistics: tuple[Tensor, Tensor],
+    due: Callable[[], bool],
+    save: Callable[[], None],
+    report: Callable[[int, Mapping[str, float]], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    """Take a batch from where it is to the end of its recipe.
+
+    due, save: is a checkpoint due, and write one. report: called with the iterations done and the figures to show.
+    Raises NonFiniteLoss, and Interrupted (after saving) when should_stop says so.
+    """
+    recipe, stopping = plan.recipe, plan.stopping
+    mean, std = statistics
+    low, high = (0 - mean) / std, (1 - mean) / std  # [1, C, 1, 1]: what valid pixels become
+    cut_at = dict(zip(stopping.at, stopping.kept_counts(model.num_patches), strict=True)) if stopping else {}
+    clock = _Clock(batch, model.num_patches)
+    reported = time.monotonic()
+    for iteration in range(batch.iteration, recipe.iterations):
+        if should_stop():
+            clock.stop()
+            save()
+            raise Interrupted(f"stopped at iteration {iteration} of {recipe.iterations}; the state is saved")
+        if iteration in cut_at:
+            _check_finite(batch, recipe)
+            stop_patches(model, plan, batch, cut_at[iteration])
+            clock.restart()
+        _snapshot(plan, batch, model.num_patches)
+        _iterate(model, plan, batch, low, high)
+        batch.iteration = iteration + 1
+        if time.monotonic() - reported >= REPORT_SECONDS:
+            _check_finite(batch, recipe)
+            report(batch.iteration, {"loss": float(batch.losses[iteration])})
+            reported = time.monotonic()
+        if due():
+            clock.restart()
+            save()
+    _check_finite(batch, recipe)
+    _snapshot(plan, batch, model.num_patches)
+    clock.stop()
+    report(batch.iteration, {"loss": float(batch.losses[-1])})
+
+
+@torch.enable_grad()
+def _iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None:
+    """One step of Adam on the kept pixels."""
+    recipe, image = plan.recipe, batch.image
+    for group in batch.optimizer.param_groups:
+        group["lr"] = recipe.learning_rate_at(batch.iteration)
+    jitter = recipe.draw_jitter(batch.iteration, image.shape[2], image.shape[3], batch.jitter_generator)
+    image.requires_grad_(True)
+    view = jitter.apply(image)
+    cells = None if batch.kept is None else jitter.remap(batch.kept, model.grid)
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+        seen = model.observe(view, cells, recipe.objective.needs)
+    step = Step(image=image, view=view, targets=batch.targets, chance=batch.chance, **seen)
+    loss, _ = recipe.objective(step)
+    (gradient,) = torch.autograd.grad(loss, image)
+    image.requires_grad_(False)
+    batch.losses[batch.iteration] = loss.detach()
+    with torch.no_grad():
+        variable = batch.variable
+        if batch.kept is None:
+            variable.grad = gradient
+        else:
+            variable.grad = take_patches(gradient, batch.kept, model.grid)
+        batch.optimizer.step()
+        variable.grad = None
+        if batch.kept is None:
+            image.clamp_(low, high)
+        else:
+            channels = variable.view(*variable.shape[:2], image.shape[1], -1)  # [B, K, C, ph*pw]
+            channels.clamp_(low.view(1, 1, -1, 1), high.view(1, 1, -1, 1))
+            put_patches(image, batch.kept, variable, model.grid)
+
+
+@torch.no_grad()
+def stop_patches(model, plan: Plan, batch: Batch, count: int) -> None:
+    """Rank the patches still in on the un-jittered image, keep `count` of each image, cut Adam's state along."""
+    patches = model.num_patches
+    kept = batch.kept
+    if kept is None:
+        kept = torch.arange(patches, device=batch.image.device).repeat(len(batch.image), 1)
+    scores = plan.score(model, batch.image, kept, batch.score_generator).float()
+    remaining, positions = most_important(kept, scores, count)
+    state = batch.optimizer.state[batch.variable]
+    variable = take_patches(batch.image, remaining, model.grid)
+    optimizer = _adam(variable, plan.recipe)
+    if state:
+        moments = {}
+        for name in ("exp_avg", "exp_avg_sq"):
+            if batch.kept is None:
+                moments[name] = take_patches(state[name], remaining, model.grid)
+            else:
+                moments[name] = state[name].take_along_dim(positions.unsqueeze(2), dim=1)
+        optimizer.state[variable] = {"step": state["step"], **moments}
+    ranked = torch.full((len(kept), patches), float("nan"))
+    batch.importance.append(ranked.scatter_(1, kept.cpu(), scores.cpu()))
+    batch.kept, batch.optimizer = remaining, optimizer
+
+
+def _snapshot(plan: Plan, batch: Batch, patches: int) -> None:
+    if batch.iteration in plan.snapshots and batch.iteration not in batch.snapshots:
+        every = torch.ones(len(batch.image), patches, dtype=torch.bool)
+        batch.snapshots[batch.iteration] = batch.image.detach().cpu().clone()
+        batch.masks[batch.iteration] = every if batch.kept is None else kept_mask(batch.kept.cpu(), patches)
+
+
+def _check_finite(batch: Batch, recipe: Recipe) -> None:
+    broken = (~torch.isfinite(batch.losses[: batch.iteration])).nonzero()
+    if len(broken):
+        raise NonFiniteLoss(
+            f"the loss is {float(batch.losses[broken[0, 0]])} at iteration {int(broken[0, 0])} "
+            f"(recipe {recipe.name}, learning rate {recipe.learning_rate:g}): lower the learning rate, "
+            "or check the model's weights"
+        )
+
+
+class _Clock:
+    """Seconds of each stage (the iterations between two stops), the device's queue emptied at both ends."""
+
+    def __init__(self, batch: Batch, patches: int) -> None:
+        self.batch, self.patches = batch, patches
+        self._open()
+
+    def _open(self) -> None:
+        _synchronise(self.batch.image.device)
+        self.first, self.began = self.batch.iteration, time.perf_counter()
+        self.kept = self.patches if self.batch.kept is None else self.batch.kept.shape[1]
+
+    def stop(self) -> None:
+        """Book what has passed; pieces of one stage (before and after a resumption) are added up."""
+        _synchronise(self.batch.image.device)
+        seconds, iterations = time.perf_counter() - self.began, self.batch.iteration - self.first
+        stages = self.batch.stages
+        if stages and stages[-1]["patches"] == self.kept:
+            stages[-1]["iterations"] += iterations
+            stages[-1]["seconds"] += seconds
+        elif iterations:
+            stages.append({"patches": self.kept, "iterations": iterations, "seconds": seconds})
+
+    def restart(self) -> None:
+        self.stop()
+        self._open()
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

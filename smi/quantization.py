@@ -1,0 +1,251 @@
+"""Fake quantization of a timm ViT after training, as PSAQ-ViT and SMI do it (paper section 4, W/A k bits).
+
+Weights: per output channel, symmetric. Activations: per tensor, asymmetric, min-max over the calibration images.
+Softmax, LayerNorm and GELU run in float. Shapes: B images, N tokens, D width, h heads.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smi.errors import InvalidImages, InvalidSetting, UnsupportedModel
+from smi.geometry import patchify, take_patches
+from smi.images import SyntheticImages
+from smi.vit import TokenModel, adapt, normalisation
+
+BITS = range(2, 9)
+_EPSILON = torch.finfo(torch.float32).eps
+
+
+def check_bits(name: str, bits: int) -> int:
+    """`bits` itself; InvalidSetting unless it is a whole number from 2 to 8."""
+    if isinstance(bits, bool) or not isinstance(bits, int) or bits not in BITS:
+        raise InvalidSetting(f"{name} is {bits!r}; allowed: whole numbers {BITS[0]} to {BITS[-1]}")
+    return bits
+
+
+def quantize_weight(weight: Tensor, bits: int) -> Tensor:
+    """Per output channel (dimension 0), symmetric: clamp(round(w / scale), -2^(k-1), 2^(k-1) - 1) * scale.
+
+    scale = max(-min, max) / ((2^k - 1) / 2), at least the float32 epsilon; zero maps to zero exactly, and the
+    largest magnitude of a channel is off by up to scale where it clips at the positive end. Same shape and dtype.
+    """
+    check_bits("weight_bits", bits)
+    highest, lowest = 2 ** (bits - 1) - 1, -(2 ** (bits - 1))
+    flat = weight.detach().float().flatten(1)
+    bound = torch.maximum(-flat.amin(dim=1), flat.amax(dim=1))
+    scale = (bound / ((highest - lowest) / 2)).clamp_min(_EPSILON).unsqueeze(1)
+    return ((flat / scale).round().clamp(lowest, highest) * scale).reshape(weight.shape).to(weight.dtype)
+
+
+class ActivationQuantizer(nn.Module):
+    """Per tensor, asymmetric, k bits; the range is the least and greatest value seen while calibrating.
+
+    scale = (max - min) / (2^k - 1), at least the float32 epsilon; zero = clamp(-round(min / scale), 0, 2^k - 1);
+    x_q = (clamp(round(x / scale + zero), 0, 2^k - 1) - zero) * scale. Inputs of any shape, results in their dtype.
+    Values outside the range clip to its ends; NaN stays NaN.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = check_bits("activation_bits", bits)
+        self.calibrating = True
+        self.register_buffer("low", torch.tensor(float("inf")))
+        self.register_buffer("high", torch.tensor(float("-inf")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.calibrating:
+            low, high = x.detach().float().aminmax()
+            # torch.minimum hands NaN on, so a broken calibration is noticed when ranges are frozen
+            self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+            return x
+        return self.quantize(x)
+
+    def grid(self) -> tuple[Tensor, Tensor]:
+        """(scale, zero point) of the frozen range; a positive-only or negative-only range need not hold zero."""
+        levels = 2**self.bits - 1
+        scale = ((self.high - self.low) / levels).clamp_min(_EPSILON)
+        return scale, (-(self.low / scale).round()).clamp(0, levels)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        scale, zero = self.grid()
+        levels = (x.float() / scale + zero).round().clamp(0, 2**self.bits - 1)
+        return ((levels - zero) * scale).to(x.dtype)
+
+    def freeze(self, name: str) -> None:
+        """End the calibration; InvalidImages where nothing or nothing finite was seen."""
+        if not (torch.isfinite(self.low) and torch.isfinite(self.high)):
+            raise InvalidImages(
+                f"calibration of {name} saw the range {float(self.low)} to {float(self.high)}"
+            )
+        self.calibrating = False
+
+
+class QuantizedAttention(nn.Module):
+    """timm's Attention with quantizers after qkv, on the scaled scores, after attention x v, and after proj."""
+
+    def __init__(self, attention: nn.Module, bits: int) -> None:
+        super().__init__()
+        self.attention = attention
+        self.qkv_out, self.scores, self.mixed, self.proj_out = (ActivationQuantizer(bits) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.attention
+        qkv = self.qkv_out(inner.qkv(x)).unflatten(2, (3, inner.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)  # [B, h, N, D/h] each
+        query, key = inner.q_norm(query), inner.k_norm(key)
+        scores = self.scores((query @ key.transpose(-2, -1)) * inner.scale)
+        mixed = self.mixed((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
+        return self.proj_out(inner.proj(mixed))
+
+
+class QuantizedBlock(nn.Module):
+    """timm's Block with quantizers after norm1, the attention, both residual sums, norm2, GELU and fc2."""
+
+    def __init__(self, block: nn.Module, bits: int) -> None:
+        super().__init__()
+        self.norm1, self.ls1 = block.norm1, block.ls1
+        self.norm2, self.ls2, self.mlp = block.norm2, block.ls2, block.mlp
+        self.attn = QuantizedAttention(block.attn, bits)
+        self.norm1_out, self.sum1, self.norm2_out, self.act_out, self.mlp_out, self.sum2 = (
+            ActivationQuantizer(bits) for _ in range(6)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.sum1(x + self.ls1(self.attn(self.norm1_out(self.norm1(x)))))
+        hidden = self.act_out(self.mlp.act(self.mlp.fc1(self.norm2_out(self.norm2(x)))))
+        return self.sum2(x + self.ls2(self.mlp_out(self.mlp.fc2(hidden))))
+
+
+class QuantizedViT(nn.Module):
+    """A ViT with quantized weights and activations. forward(image, kept=None) -> logits [B, classes].
+
+    image: [B, C, H, W], normalised as the original expects; kept: int64 [B, K], the patches that are fed forward.
+    """
+
+    def __init__(self, model: nn.Module, weight_bits: int, activation_bits: int) -> None:
+        super().__init__()
+        _refuse_unhandled(model)
+        self.weight_bits = check_bits("weight_bits", weight_bits)
+        self.activation_bits = check_bits("activation_bits", activation_bits)
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.pretrained_cfg = dict(getattr(model, "pretrained_cfg", None) or {})
+        names = ("image", "patches", "concatenated", "positions", "embedded", "normed", "logits")
+        self.quantizers = nn.ModuleDict({name: ActivationQuantizer(activation_bits) for name in names})
+        self._tokens = adapt(self.model)  # reads the embedding; blocks are run here
+        self.blocks = nn.ModuleList(QuantizedBlock(block, activation_bits) for block in self.model.blocks)
+
+    def train(self, mode: bool = True) -> QuantizedViT:
+        """Always in evaluation mode: a quantized model is not trained."""
+        return super().train(False)
+
+    def activation_quantizers(self) -> Iterator[tuple[str, ActivationQuantizer]]:
+        """(name, quantizer) in the order of the forward pass's modules."""
+        return ((n, m) for n, m in self.named_modules() if isinstance(m, ActivationQuantizer))
+
+    def quantize_weights(self) -> None:
+        """Replace the weights of patch convolution, qkv, proj, fc1, fc2 and head; biases stay in float."""
+        attention = [layer for b in self.blocks for layer in (b.attn.attention.qkv, b.attn.attention.proj)]
+        mlp = [layer for block in self.blocks for layer in (block.mlp.fc1, block.mlp.fc2)]
+        for layer in [self.model.patch_embed.proj, *attention, *mlp, self.model.head]:
+            layer.weight.copy_(quantize_weight(layer.weight, self.weight_bits))
+
+    def embed(self, image: Tensor, kept: Tensor | None) -> Tensor:
+        """Tokens [B, N, D] with the stem's quantizers: image, patches, CLS concatenated, positions, their sum."""
+        tokens, quantizers = self._tokens, self.quantizers
+        patches = patchify(image, tokens.grid) if kept is None else take_patches(image, kept, tokens.grid)
+        x = quantizers["patches"](tokens.embed_patches(quantizers["image"](patches)))
+        prefix = tokens.prefix()
+        of_prefix, of_patches = tokens.positions(kept)
+        if prefix is not None:
+            x = torch.cat([prefix.expand(x.shape[0], -1, -1), x], dim=1)
+        x = quantizers["concatenated"](x)
+        if of_patches is not None:
+            of_patches = of_patches.expand(x.shape[0], -1, -1)
+            if prefix is not None:
+                none = prefix.new_zeros(1, tokens.prefix_tokens, x.shape[2])
+                of_prefix = (none if of_prefix is None else of_prefix).expand(x.shape[0], -1, -1)
+                of_patches = torch.cat([of_prefix, of_patches], dim=1)
+            x = x + quantizers["positions"](of_patches)
+        return self.model.norm_pre(quantizers["embedded"](x))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Final norm, pooling and head: tokens [B, N, D] -> logits [B, classes]."""
+        normed = self.model.pool(self.model.norm(x))
+        normed = self.quantizers["normed"](self.model.fc_norm(normed))
+        return self.quantizers["logits"](self.model.head(normed))
+
+    def forward(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
+        x = self.embed(image, kept)
+        for block in self.blocks:
+            x = block(x)
+        return self.classify(x)
+
+
+@torch.no_grad()
+def quantize(
+    model: nn.Module,
+    images: SyntheticImages,
+    weight_bits: int = 4,
+    activation_bits: int = 8,
+    *,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+) -> QuantizedViT:
+    """A quantized copy of a timm ViT, calibrated on images through their kept patches; the model is not changed.
+
+    weight_bits, activation_bits: 2 to 8. batch_size: images per calibration pass (all at once by default; the
+    min-max ranges do not depend on it beyond rounding). device: the model's own by default.
+    Ranges are taken in full precision at every quantizer, then frozen, then weights and activations are quantized.
+    Raises InvalidSetting, InvalidImages, UnsupportedModel.
+    """
+    device = torch.device(device) if device is not None else next(model.parameters()).device
+    quantized = QuantizedViT(model, weight_bits, activation_bits).to(device)
+    check_fit(images, quantized._tokens)
+    mean, std = (t.to(device) for t in normalisation(model))
+    size = batch_size or len(images)
+    for start in range(0, len(images), size):
+        part = images.select(slice(start, start + size))
+        kept = None if part.kept is None else part.kept.to(device)
+        quantized((part.pixels.to(device) - mean) / std, kept)
+    for name, quantizer in quantized.activation_quantizers():
+        if quantizer is quantized.quantizers["positions"] and quantized.model.pos_embed is None:
+            quantizer.calibrating = False  # a model without positions never passes here
+            continue
+        quantizer.freeze(name)
+    quantized.quantize_weights()
+    return quantized
+
+
+def check_fit(images: SyntheticImages, model: TokenModel) -> None:
+    """InvalidImages unless the images are as the model takes them: channels, height, width, patch grid; not empty."""
+    expected = (model.channels, model.grid.height, model.grid.width)
+    if not len(images):
+        raise InvalidImages("there are no images in the set: at least 1 is needed")
+    if tuple(images.pixels.shape[1:]) != expected:
+        raise InvalidImages(
+            f"images are {list(images.pixels.shape[1:])}, the model takes {list(expected)} (C, H, W)"
+        )
+    if images.kept is not None and tuple(images.patch_size) != model.patch_size:
+        raise InvalidImages(
+            f"kept patches are of {images.patch_size} pixels, the model's of {model.patch_size}"
+        )
+
+
+def _refuse_unhandled(model: Any) -> None:
+    """UnsupportedModel naming the first part for which there is no quantizer placement."""
+    adapt(model)
+    if getattr(model, "head_dist", None) is not None:
+        raise UnsupportedModel("quantization of a distilled ViT (two heads) is not handled")
+    for index, block in enumerate(model.blocks):
+        if type(block.mlp).__name__ != "Mlp":
+            raise UnsupportedModel(f"blocks.{index}.mlp is a {type(block.mlp).__name__}; only Mlp is handled")
+        for owner, part in (("attn", "norm"), ("attn", "gate"), ("mlp", "norm")):
+            module = getattr(getattr(block, owner), part, None)  # older versions of timm do not have them
+            if module is not None and not isinstance(module, nn.Identity):
+                raise UnsupportedModel(f"blocks.{index}.{owner}.{part} has no quantizer placement")

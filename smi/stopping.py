@@ -1,0 +1,135 @@
+"""Early inversion stopping: when how many patches stop, and the scores that rank them (paper section 3).
+
+A score is a callable `(model, image, kept, generator) -> importance [B, K]`, greater means "stays". Add one by
+putting it into SCORES, or give the callable itself to `smi.invert(score=...)`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from smi.errors import InvalidSetting, NonFiniteLoss
+
+if TYPE_CHECKING:
+    from smi.vit import TokenModel
+
+Score = Callable[["TokenModel", Tensor, Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Drop a fraction of the patches still in, at given iterations.
+
+    at: iterations before which patches stop, strictly increasing, each >= 1.
+    drop: one fraction for all stops or one for each, in (0, 1), of the patches still in.
+    The default is the paper's schedule: 196 -> 137 -> 95 -> 66 -> 46 patches ("77%").
+    Raises InvalidSetting for a schedule that makes no sense.
+    """
+
+    at: tuple[int, ...] = (50, 100, 200, 300)
+    drop: float | tuple[float, ...] = 0.3
+
+    def __post_init__(self) -> None:
+        at = self.at if isinstance(self.at, (tuple, list)) else (self.at,)
+        drop = tuple(self.drop) if isinstance(self.drop, (tuple, list)) else (self.drop,) * len(at)
+        if not at:
+            raise InvalidSetting("stopping.at is empty: give at least one iteration, or no stopping at all")
+        if not all(isinstance(t, int) and not isinstance(t, bool) and t >= 1 for t in at):
+            raise InvalidSetting(f"stopping.at is {list(at)}: every stop must be a whole number >= 1")
+        if any(later <= earlier for earlier, later in itertools.pairwise(at)):
+            raise InvalidSetting(f"stopping.at is {list(at)}: stops must increase strictly")
+        if len(drop) != len(at):
+            raise InvalidSetting(
+                f"stopping.drop has {len(drop)} fractions for {len(at)} stops: give one or as many"
+            )
+        if not all(isinstance(r, (int, float)) and 0 < r < 1 for r in drop):
+            raise InvalidSetting(
+                f"stopping.drop is {list(drop)}: every fraction must lie strictly between 0 and 1"
+            )
+        object.__setattr__(self, "at", tuple(at))
+        object.__setattr__(self, "drop", tuple(float(r) for r in drop))
+
+    def kept_counts(self, patches: int) -> tuple[int, ...]:
+        """Patches that go on after each stop: n -> int(n * (1 - r)); InvalidSetting if none is left."""
+        counts = []
+        for fraction in self.drop:
+            # the tiny addend keeps 10 * (1 - 0.9) at 1: int() alone would see 0.9999999999999998
+            patches = int(patches * (1 - fraction) + 1e-9)
+            counts.append(patches)
+        if counts[-1] < 1:
+            raise InvalidSetting(
+                f"stopping drops every patch ({list(self.drop)} leaves {counts}): at least 1 must stay"
+            )
+        return tuple(counts)
+
+    def sparsity(self, patches: int) -> float:
+        """Fraction of the patches that have stopped at the end, e.g. 1 - 46/196."""
+        return 1 - self.kept_counts(patches)[-1] / patches
+
+    def check(self, iterations: int) -> None:
+        """Raise InvalidSetting unless every stop lies within the run."""
+        if self.at[-1] >= iterations:
+            raise InvalidSetting(
+                f"stopping.at is {list(self.at)}: the last stop must come before the end ({iterations} iterations)"
+            )
+
+    def count_at(self, iteration: int, patches: int) -> int:
+        """Patches still in during an iteration (the first is 0)."""
+        passed = sum(iteration >= stop for stop in self.at)
+        return self.kept_counts(patches)[passed - 1] if passed else patches
+
+
+def cls_attention(model: TokenModel, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
+    """Attention of the last block from CLS to each patch, mean over heads, un-jittered (paper section 3)."""
+    return model.cls_attention(image, kept)
+
+
+def least_attention(model: TokenModel, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
+    """Control: keeps what the paper throws away."""
+    return -model.cls_attention(image, kept)
+
+
+def random(model: TokenModel, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
+    """Control: every patch is as likely to stay."""
+    return torch.rand(kept.shape, generator=generator).to(image.device)
+
+
+SCORES: dict[str, Score] = {
+    "cls_attention": cls_attention,
+    "random": random,
+    "least_attention": least_attention,
+}
+
+
+def find_score(score: str | Score) -> Score:
+    """The score of that name, or the callable itself; InvalidSetting names what there is."""
+    if callable(score):
+        return score
+    if score not in SCORES:
+        raise InvalidSetting(
+            f"unknown score {score!r}: allowed are {', '.join(sorted(SCORES))}, or a callable"
+        )
+    return SCORES[score]
+
+
+def most_important(kept: Tensor, importance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Cut kept sets to their `count` most important patches.
+
+    kept int64 [B, K] sorted, importance [B, K] -> (kept [B, count] sorted, their positions in the old rows).
+    Ties go to the lower patch index, so the choice does not depend on the sorting algorithm.
+    """
+    if importance.shape != kept.shape:
+        raise InvalidSetting(
+            f"the score returned shape {list(importance.shape)}, expected {list(kept.shape)}"
+        )
+    if not torch.isfinite(importance).all():
+        raise NonFiniteLoss("the score of a stop is NaN or infinite: patches cannot be ranked")
+    order = torch.sort(importance.float(), dim=1, descending=True, stable=True).indices
+    positions = order[:, :count].sort(dim=1).values
+    return kept.gather(1, positions), positions
