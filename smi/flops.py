@@ -101,7 +101,7 @@ def exact_gmacs(
 
     embed_kept_only: patch embedding of the kept patches alone, as `smi` runs it; the published code embeds all P.
     """
-    macs = count(model, kept, image_size)
+    macs = _with_attention(model, kept, image_size)
     return (macs.exact - _not_embedded(model, macs, kept, embed_kept_only)) / 1e9
 
 
@@ -119,7 +119,7 @@ def step_gmacs(
     frozen weights save. Attention's products have no weights: both their inputs are activations, and both need a
     gradient whether weights are frozen or not.
     """
-    macs = count(model, kept, image_size)
+    macs = _with_attention(model, kept, image_size)
     linear = macs.linear - _not_embedded(model, macs, kept, embed_kept_only)
     return (linear * (3 if weight_gradients else 2) + macs.attention * 3) / 1e9
 
@@ -143,6 +143,18 @@ def run_average_gflops(
         if end > start:
             total += (end - start) * paper_gflops(model, kept, batch)
     return total / iterations
+
+
+def _with_attention(model: nn.Module, kept: int | None, image_size: int | tuple[int, int] | None) -> Macs:
+    """The count, refused where the model has an attention that is not counted, so that "exact" stays true."""
+    if not isinstance(model, VisionTransformer):
+        for name, layer in model.named_modules():
+            if isinstance(layer, nn.MultiheadAttention) or hasattr(layer, "qkv"):
+                raise UnsupportedModel(
+                    f"{type(model).__name__}: the attention {name or 'of the model'} is not counted exactly; "
+                    "allowed: a timm VisionTransformer or a CNN"
+                )
+    return count(model, kept, image_size)
 
 
 def _not_embedded(model: nn.Module, macs: Macs, kept: int | None, embed_kept_only: bool) -> int:
