@@ -30,7 +30,7 @@ from bench.grid_file import Document, Location, read
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 Cell = dict[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
-DEFAULT_SCALE = "digits"
+DEFAULT_SCALE, PAPER_SCALE = "digits", "paper"
 MAX_CELLS = 100_000
 BITS = re.compile(r"^W([0-9]+)/A([0-9]+)$")
 MIN_BITS, MAX_BITS = 2, 8
