@@ -1,0 +1,57 @@
+"""`smi` is the library that others install: it needs torch, timm and safetensors, and knows nothing of `bench`."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# torchvision is timm's own requirement; smi uses it for picture grids.
+ALLOWED = {"torch", "timm", "safetensors", "torchvision", "smi"} | set(sys.stdlib_module_names)
+ONLY_FOR_BENCH = (
+    *("bench", "fvcore", "iopath", "matplotlib", "pandas", "pydantic", "rich", "scipy"),
+    *("sklearn", "submitit", "tabulate", "pytest", "hypothesis"),
+)
+USE_SMI_WITHOUT = """
+import sys
+
+for name in sys.argv[1].split(","):
+    sys.modules[name] = None  # an import of it fails as if it were not installed
+import smi
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+torch.manual_seed(0)
+model = VisionTransformer(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=5).eval()
+images = smi.invert(model, count=2, iterations=4, stopping=smi.Stopping(at=(2,), drop=0.5), seed=0)
+small = smi.quantize(model, images, weight_bits=4, activation_bits=8)
+assert small(torch.rand(2, 3, 16, 16)).shape == (2, 5)
+assert smi.flops.exact_gmacs(model) > 0
+print("worked")
+"""
+
+
+def imported_by(path: Path) -> set[str]:
+    """Top-level names of every absolute import in a file, also of those inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "smi").rglob("*.py")), ids=lambda path: path.name)
+def test_smi_imports_no_more_than_it_declares(path):
+    assert imported_by(path) <= ALLOWED
+
+
+def test_smi_works_where_nothing_else_is_installed():
+    command = [sys.executable, "-c", USE_SMI_WITHOUT, ",".join(ONLY_FOR_BENCH)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "worked", done.stderr
