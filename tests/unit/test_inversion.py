@@ -1,0 +1,229 @@
+"""smi.invert through its public face: seeds, resumption, what it leaves alone, what it refuses."""
+
+import copy
+
+import pytest
+import timm
+import torch
+
+import smi
+
+SHORT = smi.recipe("deepinversion", iterations=12, learning_rate=0.1)
+STOPPING = smi.Stopping(at=(3, 6), drop=(0.3, 0.5))  # 16 -> 11 -> 5 patches
+
+
+def equal(one: smi.SyntheticImages, other: smi.SyntheticImages) -> bool:
+    same_kept = (one.kept is None) == (other.kept is None) and (
+        one.kept is None or one.kept.equal(other.kept)
+    )
+    return same_kept and one.pixels.equal(other.pixels) and one.targets.equal(other.targets)
+
+
+@pytest.mark.parametrize("stopping", [None, STOPPING])
+def test_same_seed_same_bits_other_seed_other_images(tiny_vit, stopping):
+    model = tiny_vit()
+    first = smi.invert(model, 3, SHORT, stopping, seed=7)
+    assert equal(first, smi.invert(model, 3, SHORT, stopping, seed=7))
+    assert not equal(first, smi.invert(model, 3, SHORT, stopping, seed=8))
+
+
+def test_result_is_as_documented(tiny_vit):
+    images = smi.invert(tiny_vit(), 3, SHORT, STOPPING, seed=0)
+    assert images.pixels.shape == (3, 3, 16, 16) and images.pixels.dtype == torch.float32
+    assert images.pixels.min() >= 0 and images.pixels.max() <= 1
+    assert images.kept.shape == (3, 5) and images.kept.dtype == torch.int64
+    assert images.mask().sum(1).tolist() == [5, 5, 5]
+    assert [stage["patches"] for stage in images.made["stages"]] == [16, 11, 5]
+    assert [stage["iterations"] for stage in images.made["stages"]] == [3, 3, 6]
+
+
+def test_inversion_raises_confidence_in_the_targets(tiny_vit):
+    model = tiny_vit()
+    with torch.no_grad():
+        model.head.weight.normal_(std=1.0)  # timm starts heads near zero: nothing to follow
+    still = smi.recipe(SHORT, iterations=60, jitter=0, flip=0)  # random weights know no shift invariance
+    images = smi.invert(model, 4, still, seed=0)
+    assert images.made["history"]["loss"][-1] < 0.5 * images.made["history"]["loss"][0]
+
+
+def test_targets_given_are_used(tiny_vit):
+    images = smi.invert(tiny_vit(), 4, SHORT, targets=[4, 0, 2, 2])
+    assert images.targets.tolist() == [4, 0, 2, 2]
+
+
+@pytest.mark.parametrize("stops_after", [1, 3, 4, 7, 13, 20])
+@pytest.mark.parametrize("stopping", [None, STOPPING])
+def test_interrupted_and_resumed_ends_in_the_same_bits(tiny_vit, tmp_path, stopping, stops_after):
+    """Two batches of 12 iterations: interruptions fall before, at and after stops, and into the second batch."""
+    model, path = tiny_vit(), tmp_path / "state"
+    settings = {
+        "count": 5,
+        "recipe": SHORT,
+        "stopping": stopping,
+        "seed": 3,
+        "batch_size": 3,
+        "snapshots": (0, 4),
+    }
+    whole = smi.invert(model, **settings)
+    calls = iter(range(1000))
+    with pytest.raises(smi.Interrupted):
+        smi.invert(model, **settings, checkpoint=path, should_stop=lambda: next(calls) >= stops_after)
+    resumed = smi.invert(model, **settings, checkpoint=path)
+    assert equal(whole, resumed)
+    assert whole.made["history"] == resumed.made["history"]
+    for name, trace in whole.traces.items():
+        assert torch.equal(trace.nan_to_num(), resumed.traces[name].nan_to_num()), name
+
+
+def test_checkpoints_written_on_the_way_resume_too(tiny_vit, tmp_path):
+    """Every iteration is saved; the run dies without notice (an exception out of the progress callback)."""
+    model, path = tiny_vit(), tmp_path / "state"
+    whole = smi.invert(model, 3, SHORT, STOPPING, seed=1)
+    calls = iter(range(1000))
+
+    def die():
+        if next(calls) >= 8:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        smi.invert(model, 3, SHORT, STOPPING, 1, checkpoint=path, checkpoint_seconds=0, should_stop=die)
+    assert equal(whole, smi.invert(model, 3, SHORT, STOPPING, 1, checkpoint=path))
+
+
+def test_checkpoint_of_another_run_or_damaged_is_refused(tiny_vit, tmp_path):
+    path = tmp_path / "state"
+    smi.invert(tiny_vit(), 2, SHORT, seed=0, checkpoint=path)
+    with pytest.raises(smi.CheckpointError, match="seed is 0 there, 1 here"):
+        smi.invert(tiny_vit(), 2, SHORT, seed=1, checkpoint=path)
+    with pytest.raises(smi.CheckpointError, match="weights"):
+        smi.invert(tiny_vit(seed=1), 2, SHORT, seed=0, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(smi.CheckpointError, match="damaged"):
+        smi.invert(tiny_vit(), 2, SHORT, seed=0, checkpoint=path)
+
+
+def test_model_is_left_as_it_was(tiny_vit):
+    model = tiny_vit().train()
+    model.blocks[0].eval()
+    model.head.requires_grad_(False)
+    before = copy.deepcopy(model)
+    smi.invert(model, 2, smi.recipe("psaq", iterations=6, warmup=2))
+    smi.invert(model, 2, SHORT, STOPPING)
+    assert all(
+        a.equal(b) for a, b in zip(model.state_dict().values(), before.state_dict().values(), strict=True)
+    )
+    assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
+    assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in before.parameters()]
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+
+
+def test_works_where_gradients_are_switched_off(tiny_vit):
+    with torch.no_grad():
+        images = smi.invert(tiny_vit(), 2, SHORT, seed=0)
+    assert equal(images, smi.invert(tiny_vit(), 2, SHORT, seed=0))
+
+
+def test_a_score_of_ones_own(tiny_vit):
+    def top_left(model, image, kept, generator):
+        return -kept.float()
+
+    images = smi.invert(tiny_vit(), 2, SHORT, STOPPING, score=top_left)
+    assert images.kept.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_least_attention_drops_what_attention_keeps(tiny_vit):
+    stop = smi.Stopping(at=(3,), drop=0.5)
+    most = smi.invert(tiny_vit(), 2, SHORT, stop, score="cls_attention")
+    least = smi.invert(tiny_vit(), 2, SHORT, stop, score="least_attention")
+    assert (most.mask() ^ least.mask()).all()
+
+
+def test_bfloat16_stays_near_float32(tiny_vit):
+    """Pixels and Adam stay float32; a few steps of Adam move each pixel by at most a few learning rates."""
+    short = smi.recipe(SHORT, iterations=4)
+    full, half = (smi.invert(tiny_vit(), 2, short, seed=0, precision=p) for p in ("fp32", "bf16"))
+    assert half.pixels.dtype == torch.float32
+    assert (full.pixels - half.pixels).abs().mean() < 0.05
+
+
+def test_progress_counts_all_batches(tiny_vit):
+    seen = []
+    smi.invert(
+        tiny_vit(),
+        4,
+        SHORT,
+        batch_size=2,
+        progress=lambda done, total, figures: seen.append((done, total, figures)),
+    )
+    assert seen[-1][:2] == (24, 24) and "loss" in seen[-1][2]
+
+
+def test_snapshots_show_the_way(tiny_vit):
+    images = smi.invert(tiny_vit(), 2, SHORT, STOPPING, snapshots=(0, 3, 12))
+    assert images.made["snapshots"] == [0, 3, 12]
+    assert images.traces["snapshot_pixels"].shape == (3, 2, 3, 16, 16)
+    assert images.traces["snapshot_pixels"][-1].equal(images.pixels)
+    assert images.traces["snapshot_mask"].sum(2).tolist() == [[16, 16], [11, 11], [5, 5]]
+    assert images.traces["importance"].isnan().sum(2).tolist() == [[0, 0], [5, 5]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"count": 0}, "count is 0; allowed: a whole number >= 1"),
+        ({"count": 2, "batch_size": -1}, "batch_size is -1"),
+        ({"recipe": "dream"}, "unknown recipe 'dream'; allowed: deepinversion, psaq"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"stopping": smi.Stopping(at=(12,), drop=0.5)}, "the last stop must come before the end"),
+        ({"stopping": smi.Stopping(at=(1, 2), drop=0.9)}, "drops every patch"),
+        ({"score": "best"}, "unknown score 'best'"),
+        ({"targets": [0, 9]}, "allowed: 0..4"),
+        ({"targets": [0]}, "allowed: 2 whole numbers"),
+        ({"precision": "fp8"}, "allowed: fp32, bf16"),
+        ({"snapshots": (99,)}, "snapshots are"),
+    ],
+)
+def test_bad_settings_are_named(tiny_vit, settings, message):
+    with pytest.raises(smi.InvalidSetting, match=r"^[^\n]+$") as caught:
+        smi.invert(tiny_vit(), **{"count": 2, "recipe": SHORT, **settings})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"at": ()},
+        {"at": (0,)},
+        {"at": (5, 5)},
+        {"at": (7, 3)},
+        {"at": (1.5,)},
+        {"at": (1,), "drop": 0.0},
+        {"at": (1,), "drop": 1.0},
+        {"at": (1, 2), "drop": (0.5,)},
+        {"at": (1,), "drop": "half"},
+    ],
+)
+def test_schedules_that_make_no_sense_are_refused(settings):
+    with pytest.raises(smi.InvalidSetting, match="stopping"):
+        smi.Stopping(**settings)
+
+
+def test_paper_schedule():
+    assert smi.Stopping().kept_counts(196) == (137, 95, 66, 46)
+    assert smi.Stopping(at=(50, 100, 200, 300), drop=0.3).sparsity(196) == 1 - 46 / 196
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224", "resnet18"])
+def test_other_architectures_are_refused_by_name(name):
+    model = timm.create_model(name, num_classes=2)
+    with pytest.raises(smi.UnsupportedModel, match=type(model).__name__):
+        smi.invert(model, 1, SHORT, STOPPING)
+
+
+def test_diverging_loss_is_reported_with_its_iteration(tiny_vit):
+    model = tiny_vit()
+    with torch.no_grad():
+        model.head.bias[0] = float("nan")
+    with pytest.raises(smi.NonFiniteLoss, match=r"iteration 0 .*learning rate 0\.1"):
+        smi.invert(model, 2, SHORT)

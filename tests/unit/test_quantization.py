@@ -1,0 +1,158 @@
+"""smi.quantize through its public face: a copy, calibrated through kept patches; what it refuses."""
+
+import copy
+
+import pytest
+import timm
+import torch
+
+import smi
+from smi.quantization import ActivationQuantizer, quantize_weight
+
+
+def lively(model):
+    """Weights large enough for CLS to take part: timm starts it at 1e-6, which no quantizer would see."""
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+    return model
+
+
+def images_for(model, count: int = 4, kept: bool = False, seed: int = 0) -> smi.SyntheticImages:
+    generator = torch.Generator().manual_seed(seed)
+    grid = smi.vit.adapt(model).grid
+    pixels = torch.rand(count, 3, grid.height, grid.width, generator=generator)
+    chosen = (
+        torch.rand(count, grid.patches, generator=generator).argsort(1)[:, :5].sort(1).values
+        if kept
+        else None
+    )
+    return smi.SyntheticImages(pixels, torch.zeros(count, dtype=torch.int64), chosen, (4, 4))
+
+
+def test_gives_a_copy_and_leaves_the_model_alone(tiny_vit):
+    model = tiny_vit().train()
+    before = copy.deepcopy(model)
+    small = smi.quantize(model, images_for(model), 4, 8)
+    assert all(
+        a.equal(b) for a, b in zip(model.state_dict().values(), before.state_dict().values(), strict=True)
+    )
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert not set(map(id, model.parameters())) & set(map(id, small.parameters()))
+    assert not small.train().training
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{}, {"reg_tokens": 2}, {"init_values": 0.5}, {"qk_norm": True}, {"no_embed_class": True}, {"img_size": (16, 24)},
+     {"class_token": False, "global_pool": "avg"}, {"pos_embed": "none"}],
+)  # fmt: skip
+def test_without_rounding_it_is_the_model(tiny_vit, overrides):
+    """While it calibrates nothing is quantized yet: every part of the model is in its place, on kept patches too."""
+    model = lively(tiny_vit(**overrides))
+    images = images_for(model, 4, kept=True)
+    with torch.no_grad():
+        small = smi.QuantizedViT(model, 8, 8)
+        torch.testing.assert_close(small(images.pixels), model(images.pixels))
+        through_kept = smi.vit.adapt(model).forward(images.pixels, images.kept)
+        torch.testing.assert_close(small(images.pixels, images.kept), through_kept)
+
+
+def test_more_bits_less_error(tiny_vit):
+    model = lively(tiny_vit())
+    images = images_for(model, 16)
+    mean, std = smi.vit.normalisation(model)
+    inputs = (images.pixels - mean) / std
+    with torch.no_grad():
+        exact = model(inputs)
+        coarse, fine = (float((smi.quantize(model, images, k, k)(inputs) - exact).norm()) for k in (4, 8))
+    assert fine < 0.3 * coarse and fine < 0.2 * float(exact.norm())
+
+
+def test_weights_take_few_values_per_channel(tiny_vit):
+    model = tiny_vit()
+    small = smi.quantize(model, images_for(model), 3, 8)
+    for layer in (small.model.patch_embed.proj, small.blocks[1].mlp.fc2, small.model.head):
+        assert max(len(row.unique()) for row in layer.weight.flatten(1)) <= 8
+    assert len(small.model.blocks[0].norm1.weight.unique()) == 1  # LayerNorm stays
+
+
+def test_calibrates_through_kept_patches_only(tiny_vit):
+    """Pixels of stopped patches must not matter."""
+    model = tiny_vit()
+    images = images_for(model, kept=True)
+    repainted = images_for(model, kept=True, seed=1)
+    mask = smi.SyntheticImages(torch.ones_like(images.pixels), images.targets, images.kept, (4, 4)).masked()
+    mixed = smi.SyntheticImages(
+        images.pixels * mask + repainted.pixels * (1 - mask), images.targets, images.kept, (4, 4)
+    )
+    one, other = (dict(smi.quantize(model, i, 4, 8).activation_quantizers()) for i in (images, mixed))
+    assert all(one[name].low == other[name].low and one[name].high == other[name].high for name in one)
+
+
+def test_batches_of_calibration_do_not_matter(tiny_vit):
+    model = tiny_vit()
+    images = images_for(model, 7, kept=True)
+    whole, parts = (smi.quantize(model, images, 8, 8, batch_size=n) for n in (None, 2))
+    for (_, a), (_, b) in zip(whole.activation_quantizers(), parts.activation_quantizers(), strict=True):
+        torch.testing.assert_close(torch.stack([a.low, a.high]), torch.stack([b.low, b.high]))
+
+
+@pytest.mark.parametrize("bits", [1, 9, 0, -4, 4.0, "8", True, None])
+def test_bit_widths_out_of_range_are_refused(tiny_vit, bits):
+    model = tiny_vit()
+    for arguments in ({"weight_bits": bits}, {"activation_bits": bits}):
+        with pytest.raises(smi.InvalidSetting, match="allowed: whole numbers 2 to 8"):
+            smi.quantize(model, images_for(model), **arguments)
+
+
+def test_images_that_do_not_fit_are_refused(tiny_vit):
+    model = tiny_vit()
+    with pytest.raises(smi.InvalidImages, match=r"the model takes \[3, 16, 16\]"):
+        smi.quantize(model, images_for(tiny_vit(img_size=24)))
+    with pytest.raises(smi.InvalidImages, match="at least 1"):
+        smi.quantize(model, images_for(model).select(slice(0, 0)))
+    other_patches = smi.SyntheticImages(
+        torch.rand(1, 3, 16, 16), torch.tensor([0]), torch.tensor([[0]]), (8, 8)
+    )
+    with pytest.raises(smi.InvalidImages, match="kept patches are of"):
+        smi.quantize(model, other_patches)
+
+
+def test_a_model_that_gives_nan_is_noticed(tiny_vit):
+    model = tiny_vit()
+    with torch.no_grad():
+        model.blocks[1].mlp.fc1.bias[0] = float("nan")
+    with pytest.raises(smi.InvalidImages, match=r"calibration of blocks\.1"):
+        smi.quantize(model, images_for(model))
+
+
+def test_models_without_a_placement_are_refused_by_name(tiny_vit):
+    distilled = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=2)
+    images = smi.SyntheticImages(torch.rand(1, 3, 224, 224), torch.tensor([0]))
+    with pytest.raises(smi.UnsupportedModel, match="distilled"):
+        smi.quantize(distilled, images)
+    with pytest.raises(smi.UnsupportedModel, match=r"blocks\.0\.attn\.norm"):
+        smi.quantize(tiny_vit(scale_attn_norm=True), images)
+
+
+def test_edge_weights():
+    """All-zero, constant, tiny and huge channels stay finite; zero stays zero."""
+    rows = torch.stack([torch.zeros(8), torch.full((8,), 3.0), torch.full((8,), -3.0), torch.full((8,), 1e-30),
+                        torch.full((8,), 1e30), torch.linspace(-1, 1, 8)])  # fmt: skip
+    for bits in (2, 4, 8):
+        quantized = quantize_weight(rows, bits)
+        assert quantized.isfinite().all() and not quantized[0].any()
+
+
+def test_edge_activations():
+    """A constant range is degenerate: the value is kept within the float32 epsilon's grid, never NaN."""
+    for values in (torch.zeros(9), torch.full((9,), -2.5), torch.full((9,), 1e30), torch.linspace(1, 2, 9)):
+        quantizer = ActivationQuantizer(4)
+        quantizer(values)
+        quantizer.freeze("test")
+        assert quantizer(values).isfinite().all()
+    assert quantizer(torch.tensor([float("nan")])).isnan().all()
