@@ -2,6 +2,7 @@
 
     images = smi.invert(model, count=32, stopping=smi.Stopping(at=(50, 100, 200, 300), drop=0.3), seed=0)
     small = smi.quantize(model, images, weight_bits=4, activation_bits=8)
+    student = smi.transfer(model, student, images, steps=500, temperature=20)
 
 Source: Hu et al., "Sparse Model Inversion: Efficient Inversion of Vision Transformers for Data-Free Applications",
 ICML 2024.
@@ -23,6 +24,7 @@ from smi.objectives import TERMS, Objective
 from smi.quantization import QuantizedViT, quantize
 from smi.recipes import RECIPES, Recipe, recipe
 from smi.stopping import SCORES, Stopping
+from smi.transfer import Transfer, distil, transfer
 
 __version__ = "0.1.0"
 
@@ -41,9 +43,12 @@ __all__ = [
     "SmiError",
     "Stopping",
     "SyntheticImages",
+    "Transfer",
     "UnsupportedModel",
+    "distil",
     "flops",
     "invert",
     "quantize",
     "recipe",
+    "transfer",
 ]

@@ -1,0 +1,243 @@
+"""The training loop of knowledge transfer: draw, two forwards on the kept patches, KL, one step; resumable.
+
+Shapes: B images, C channels, H x W pixels, K kept patches. The public face is smi/transfer.py.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smi.checkpoint import Checkpoint
+from smi.errors import Interrupted, InvalidSetting, NonFiniteLoss
+from smi.inversion import Progress, derived_seed
+from smi.objectives import kd_loss
+from smi.pool import Pool
+from smi.vit import TokenModel, normalisation
+
+REPORT_SECONDS = 0.5  # between two progress reports
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of one transfer, checked; everything that changes the result."""
+
+    steps: int
+    temperature: float
+    batch_size: int
+    rounds: int
+    train: str
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    betas: tuple[float, float]
+    weight_decay: float
+    flip: float
+    patches: int | None
+    seed: int
+    precision: str
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "rounds"):
+            self._require(
+                name, is_whole(getattr(self, name)) and getattr(self, name) >= 1, "a whole number >= 1"
+            )
+        self._require("steps", self.steps % self.rounds == 0, f"a multiple of rounds ({self.rounds})")
+        self._require("seed", is_whole(self.seed), "a whole number")
+        for name in ("temperature", "learning_rate"):
+            self._require(
+                name, is_number(getattr(self, name)) and getattr(self, name) > 0, "a number above 0"
+            )
+        self._require(
+            "weight_decay", is_number(self.weight_decay) and self.weight_decay >= 0, "a number >= 0"
+        )
+        self._require("momentum", is_number(self.momentum) and 0 <= self.momentum < 1, "0 to below 1")
+        two = len(self.betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in self.betas)
+        self._require("betas", two, "two numbers from 0 to below 1")
+        self._require("flip", is_number(self.flip) and 0 <= self.flip <= 1, "a probability from 0 to 1")
+        self._require("train", self.train in ("all", "head"), "all, head")
+        self._require("precision", self.precision in ("fp32", "bf16"), "fp32, bf16")
+
+    def _require(self, name: str, holds: bool, allowed: str) -> None:
+        if not holds:
+            raise InvalidSetting(f"transfer: {name} is {getattr(self, name)!r}; allowed: {allowed}")
+
+
+class Run:
+    """The state of a transfer between two steps, and how to take the next one.
+
+    What a step draws depends on the seed and the step alone, so the state is weights, moments, and the curve.
+    """
+
+    def __init__(
+        self, settings: Settings, teacher: TokenModel, student: TokenModel, pool: Pool, device: torch.device
+    ) -> None:
+        self.settings, self.teacher, self.student, self.pool, self.device = (
+            settings,
+            teacher,
+            student,
+            pool,
+            device,
+        )
+        self.trained = _trained_parameters(student.model, settings.train)
+        for parameter in student.model.parameters():
+            parameter.requires_grad_(False)
+        for parameter in self.trained.values():
+            parameter.requires_grad_(True)
+        self.optimizer = _optimizer(list(self.trained.values()), settings)
+        self.normal = [normalisation(model.model) for model in (teacher, student)]
+        self.curve: list[dict[str, Any]] = []
+        self.losses: list[float] = []  # since the last entry of the curve
+        self.step, self.seconds = 0, 0.0
+
+    def go(
+        self,
+        saver: Checkpoint,
+        evaluate: Evaluate | None,
+        every: int | None,
+        progress: Progress | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """All steps that are left."""
+        total, reported = self.settings.steps, time.monotonic()
+        self._evaluate(evaluate, every)
+        while self.step < total:
+            if should_stop():
+                self.save(saver)
+                raise Interrupted(f"stopped at step {self.step} of {total}; the state is saved")
+            began = time.perf_counter()
+            try:
+                loss = self.advance()
+            except NonFiniteLoss:
+                self.save(saver)
+                raise
+            self.seconds += time.perf_counter() - began
+            self.losses.append(loss)
+            self.step += 1
+            self._evaluate(evaluate, every)
+            if progress is not None and (self.step == total or time.monotonic() - reported >= REPORT_SECONDS):
+                figures = {k: v for k, v in self.curve[-1].items() if k != "step"} if self.curve else {}
+                progress(self.step, total, {**figures, "loss": loss})
+                reported = time.monotonic()
+            if saver.due():
+                self.save(saver)
+        self.save(saver)
+
+    def advance(self) -> float:
+        """One step of the optimiser on one draw of the pool; returns the loss."""
+        settings, step = self.settings, self.step
+        generator = torch.Generator().manual_seed(derived_seed(settings.seed, "draw", step))
+        round_ = step // (settings.steps // settings.rounds)
+        pixels, kept = self.pool.draw(round_, settings.batch_size, settings.flip, generator)
+        pixels = pixels.to(self.device)
+        kept = None if kept is None else kept.to(self.device)
+        views = [(pixels - mean) / std for mean, std in self.normal]
+        self.student.model.train(settings.train == "all")
+        with _own_randomness(self.device, derived_seed(settings.seed, "dropout", step)), torch.enable_grad():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                with torch.no_grad():
+                    wanted = self.teacher.forward(views[0], kept)
+                answered = self.student.forward(views[1], kept)
+            loss = kd_loss(answered, wanted, settings.temperature)
+            gradients = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
+        value = float(loss.detach())
+        self._check_finite(value, gradients)
+        for parameter, gradient in zip(self.trained.values(), gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return value
+
+    def _check_finite(self, loss: float, gradients: Sequence[Tensor | None]) -> None:
+        """Raise before a step that would spread NaN or infinity into the weights."""
+        what, value = "loss", loss
+        if math.isfinite(loss):
+            norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients if g is not None])
+            what, value = "gradient's norm", float(torch.linalg.vector_norm(norms))
+        if not math.isfinite(value):
+            s = self.settings
+            raise NonFiniteLoss(
+                f"the {what} is {value} at step {self.step} of {s.steps} of the transfer ({s.optimizer}, learning rate "
+                f"{s.learning_rate:g}, temperature {s.temperature:g}): lower the learning rate, or check the weights"
+            )
+
+    def _evaluate(self, evaluate: Evaluate | None, every: int | None) -> None:
+        """Add to the curve where an entry is due and not there yet (a resumed run has it)."""
+        due = self.step in (0, self.settings.steps) or (every is not None and self.step % every == 0)
+        if evaluate is None or not due or (self.curve and self.curve[-1]["step"] == self.step):
+            return
+        self.student.model.eval()
+        with torch.no_grad():
+            figures = evaluate(self.student.model)
+        loss = sum(self.losses) / len(self.losses) if self.losses else None
+        round_ = max(self.step - 1, 0) // (self.settings.steps // self.settings.rounds)
+        self.curve.append({"step": self.step, "loss": loss, "pool": self.pool.size(round_), **figures})
+        self.losses = []
+
+    def save(self, saver: Checkpoint) -> None:
+        tensors = {f"weight.{name}": parameter for name, parameter in self.trained.items()}
+        for name, parameter in self.trained.items():
+            for field, value in self.optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    tensors[f"optimizer.{field}.{name}"] = value
+        figures = {"step": self.step, "seconds": self.seconds, "curve": self.curve, "losses": self.losses}
+        saver.save(tensors, figures)
+
+    def resume(self, saver: Checkpoint) -> None:
+        """Take the saved state, if there is one of this run."""
+        saved = saver.load()
+        if saved is None:
+            return
+        tensors, figures = saved
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(tensors[f"weight.{name}"])
+        for key, value in tensors.items():
+            kind, _, rest = key.partition(".")
+            if kind == "optimizer":
+                field, _, name = rest.partition(".")
+                parameter = self.trained[name]
+                self.optimizer.state[parameter][field] = (
+                    value if field == "step" else value.to(parameter.device)
+                )
+        self.step, self.seconds = figures["step"], figures["seconds"]
+        self.curve, self.losses = list(figures["curve"]), list(figures["losses"])
+
+
+def _trained_parameters(model: nn.Module, train: str) -> dict[str, nn.Parameter]:
+    """The parameters that a transfer moves, by name."""
+    if train == "all":
+        return dict(model.named_parameters())
+    heads = ("head.", "head_dist.")
+    return {name: p for name, p in model.named_parameters() if name.startswith(heads)}
+
+
+def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, rate, settings.momentum, weight_decay=decay)
+    return torch.optim.AdamW(parameters, rate, settings.betas, weight_decay=decay)
+
+
+@contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Dropout and stochastic depth of a student draw from torch's global generator: seeded here, restored after."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,280 @@
+"""smi.transfer through its public face: what it learns, seeds, resumption, growing pools, what it refuses."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+import smi
+
+BASE = {"steps": 6, "batch_size": 4, "evaluate_every": 2, "seed": 3}
+
+
+def images(count=6, kept=5, seed=0, size=16, channels=3, patch=4, classes=5):
+    generator = torch.Generator().manual_seed(seed)
+    patches = (size // patch) ** 2
+    return smi.SyntheticImages(
+        torch.rand(count, channels, size, size, generator=generator),
+        torch.randint(classes, (count,), generator=generator),
+        None
+        if kept is None
+        else torch.stack(
+            [torch.randperm(patches, generator=generator)[:kept].sort().values for _ in range(count)]
+        ),
+        (patch, patch),
+    )
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+
+def lively(tiny_vit, **overrides):
+    """A teacher whose logits say something: timm starts heads near zero."""
+    model = tiny_vit(**overrides)
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    return model
+
+
+def agreement(teacher, student, pool):
+    """KL at temperature 1 on the pool, through its kept patches, by nothing of the transfer's own."""
+    mean, std = smi.vit.normalisation(teacher)
+    pixels = (pool.pixels - mean) / std
+    with torch.no_grad():
+        wanted, answered = (
+            smi.vit.adapt(m).forward(pixels, pool.kept).log_softmax(1) for m in (teacher, student)
+        )
+    return float((wanted.exp() * (wanted - answered)).sum(1).mean())
+
+
+@pytest.mark.parametrize("kept", [None, 5])
+@pytest.mark.parametrize("student", [{}, {"embed_dim": 32, "depth": 1, "num_heads": 4}])
+def test_student_comes_to_answer_as_the_teacher(tiny_vit, kept, student):
+    teacher, fresh, pool = lively(tiny_vit), tiny_vit(seed=1, **student), images(kept=kept)
+    trained = smi.transfer(teacher, fresh, pool, steps=80, temperature=20, learning_rate=3e-3, flip=0)
+    assert agreement(teacher, trained, pool) < 0.3 * agreement(teacher, fresh, pool)
+
+
+def test_models_given_are_not_changed(tiny_vit):
+    teacher, student = lively(tiny_vit), tiny_vit(seed=1)
+    teacher.train(), student.requires_grad_(False)
+    before = weights(teacher), weights(student)
+    state = torch.get_rng_state()
+    trained = smi.transfer(teacher, student, images(), **BASE)
+    assert same(weights(teacher), before[0]) and same(weights(student), before[1])
+    assert teacher.training and not student.training and not trained.training
+    assert all(p.requires_grad for p in teacher.parameters())
+    assert not any(p.requires_grad for p in trained.parameters()), "flags are the given student's"
+    assert torch.get_rng_state().equal(state)
+    assert not same(weights(trained), before[1])
+
+
+def test_student_and_teacher_may_be_one_model(tiny_vit):
+    model = lively(tiny_vit)
+    assert smi.transfer(model, model, images(), **BASE) is not model
+
+
+def test_head_alone_is_trained_on_a_frozen_backbone(tiny_vit):
+    teacher, student = lively(tiny_vit), tiny_vit(seed=1)
+    settings = {"train": "head", "optimizer": "sgd", "learning_rate": 1e-3}
+    trained = weights(smi.transfer(teacher, student, images(), **BASE, **settings))
+    moved = {name for name, value in weights(student).items() if not value.equal(trained[name])}
+    assert moved == {"head.weight", "head.bias"}
+
+
+def test_same_seed_same_bits_other_seed_other_bits(tiny_vit):
+    teacher, student = lively(tiny_vit), tiny_vit(seed=1, drop_path_rate=0.3, proj_drop_rate=0.1)
+    first = weights(smi.transfer(teacher, student, images(), **BASE))
+    torch.manual_seed(5)
+    assert same(first, weights(smi.transfer(teacher, student, images(), **BASE)))
+    assert not same(first, weights(smi.transfer(teacher, student, images(), **{**BASE, "seed": 4})))
+
+
+@pytest.mark.parametrize("stops_at", [0, 1, 3, 5])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_interrupted_and_resumed_ends_in_the_same_bits(tiny_vit, tmp_path, optimizer, stops_at):
+    teacher, student = lively(tiny_vit), tiny_vit(seed=1, proj_drop_rate=0.1)
+    settings = {**BASE, "optimizer": optimizer, "learning_rate": 1e-3, "rounds": 2}
+    settings["evaluate"] = lambda model: {"bias": float(model.head.bias[0])}
+    sets = [images(seed=0), images(seed=1)]
+    whole = smi.distil(teacher, student, sets, **settings)
+    calls = iter(range(100))
+    with pytest.raises(smi.Interrupted, match=f"step {stops_at} of 6"):
+        smi.distil(
+            *(teacher, student, sets),
+            **settings,
+            checkpoint=tmp_path / "c",
+            should_stop=lambda: next(calls) == stops_at,
+        )
+    resumed = smi.distil(teacher, student, sets, **settings, checkpoint=tmp_path / "c")
+    assert same(weights(resumed.student), weights(whole.student))
+    assert resumed.curve == whole.curve
+    finished = smi.distil(teacher, student, sets, **settings, checkpoint=tmp_path / "c")
+    assert same(weights(finished.student), weights(whole.student)) and finished.curve == whole.curve
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny_vit, tmp_path):
+    teacher, student, path = lively(tiny_vit), tiny_vit(seed=1), tmp_path / "c"
+    smi.transfer(teacher, student, images(), **BASE, checkpoint=path)
+    with pytest.raises(smi.CheckpointError, match="temperature is 20.0 there"):
+        smi.transfer(teacher, student, images(), **BASE, temperature=4.0, checkpoint=path)
+    with pytest.raises(smi.CheckpointError, match="pool"):
+        smi.transfer(teacher, student, images(seed=9), **BASE, checkpoint=path)
+    with pytest.raises(smi.CheckpointError, match="student"):
+        smi.transfer(teacher, tiny_vit(seed=2), images(), **BASE, checkpoint=path)
+
+
+def test_curve_has_what_evaluate_says_at_the_steps_asked_for(tiny_vit):
+    modes = []
+
+    def evaluate(model):
+        modes.append(model.training)
+        return {"top1": 1.5}
+
+    run = smi.distil(lively(tiny_vit), tiny_vit(seed=1), images(), **{**BASE, "steps": 5}, evaluate=evaluate)
+    assert [entry["step"] for entry in run.curve] == [0, 2, 4, 5]
+    assert modes == [False] * 4
+    assert run.curve[0]["loss"] is None and all(math.isfinite(e["loss"]) for e in run.curve[1:])
+    assert all(entry["top1"] == 1.5 and entry["pool"] == 6 for entry in run.curve)
+    assert run.seconds > 0
+
+
+def test_the_pool_grows_by_rounds(tiny_vit):
+    teacher, student = lively(tiny_vit), tiny_vit(seed=1)
+    sets = [images(count=4, seed=seed) for seed in range(3)]
+    settings = {**BASE, "rounds": 3, "evaluate_every": 1}
+    grown = smi.distil(teacher, student, sets, **settings, evaluate=lambda model: {})
+    assert [entry["pool"] for entry in grown.curve] == [4, 4, 4, 8, 8, 12, 12]
+    # what comes in round 2 cannot have touched rounds 0 and 1
+    other = [*sets[:2], images(count=4, seed=9)]
+    again = smi.distil(teacher, student, other, **settings, evaluate=lambda model: {})
+    losses = [[entry["loss"] for entry in run.curve] for run in (grown, again)]
+    assert losses[0][:5] == losses[1][:5] and losses[0] != losses[1]
+
+
+def test_files_give_the_bits_that_memory_gives(tiny_vit, tmp_path):
+    teacher, student = lively(tiny_vit), tiny_vit(seed=1)
+    sets = [images(seed=seed) for seed in range(2)]
+    for index, one in enumerate(sets):
+        one.save(tmp_path / f"{index}.safetensors")
+    paths = [tmp_path / f"{index}.safetensors" for index in range(2)]
+    one, other = (weights(smi.transfer(teacher, student, pool, **BASE)) for pool in (sets, paths))
+    assert same(one, other)
+
+
+def test_a_pool_smaller_than_the_batch_is_shown_whole(tiny_vit):
+    smi.transfer(lively(tiny_vit), tiny_vit(seed=1), images(count=2), **BASE)
+
+
+def test_progress_reaches_the_end(tiny_vit):
+    seen = []
+    smi.transfer(lively(tiny_vit), tiny_vit(), images(), **BASE, progress=lambda *said: seen.append(said))
+    assert seen[-1][:2] == (6, 6) and math.isfinite(seen[-1][2]["loss"])
+
+
+def test_nan_stops_with_the_step_and_keeps_the_state_before(tiny_vit, tmp_path):
+    teacher, student = lively(tiny_vit), tiny_vit(seed=1)
+    broken = images(seed=1)
+    sets, path = [images(), broken], tmp_path / "c"
+    settings = {**BASE, "rounds": 2, "optimizer": "sgd", "learning_rate": 1e30, "momentum": 0}
+    with pytest.raises(smi.NonFiniteLoss, match=r"is (nan|inf) at step \d of 6 .*learning rate 1e\+30"):
+        smi.transfer(teacher, student, sets, **settings, checkpoint=path)
+    from safetensors.torch import load_file
+
+    assert all(torch.isfinite(value).all() for value in load_file(path).values())
+
+
+def test_a_teacher_with_nan_weights_is_named_at_step_0(tiny_vit):
+    teacher = lively(tiny_vit)
+    with torch.no_grad():
+        teacher.head.weight[0, 0] = float("nan")
+    with pytest.raises(smi.NonFiniteLoss, match="step 0"):
+        smi.transfer(teacher, tiny_vit(), images(), **BASE)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"num_classes": 6}, "classes: 5, the student's: 6"),
+        ({"img_size": 32}, "input size"),
+        ({"patch_size": 8}, "patch size"),
+        ({"in_chans": 1}, "channels"),
+    ],
+)
+def test_models_that_do_not_fit_each_other_are_refused(tiny_vit, overrides, message):
+    with pytest.raises(smi.UnsupportedModel, match=message):
+        smi.transfer(lively(tiny_vit), tiny_vit(**overrides), images(), **BASE)
+
+
+def with_label(label):
+    pool = images()
+    pool.targets[2] = label
+    return pool
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        ([], "the pool is empty"),
+        (images(count=6).select(slice(0, 0)), "holds no images"),
+        (images(size=32), r"images of \[3, 32, 32\], the teacher takes \[3, 16, 16\]"),
+        (images(patch=8, kept=2), "keeps patches of"),
+        (with_label(5), r"labels in \d..5; the teacher's classes are 0..4"),
+        (with_label(-1), "labels in -1"),
+        ([images(), images(kept=6)], "set 1 of the pool keeps 6 patches, set 0 5"),
+        ([images(), images(kept=None)], "keeps all patches"),
+        ([images(), torch.zeros(3)], "is a Tensor"),
+        ("/nowhere/images.safetensors", "no such file"),
+    ],
+)
+def test_pools_that_do_not_fit_are_refused(tiny_vit, pool, message):
+    with pytest.raises(smi.InvalidImages, match=message):
+        smi.transfer(lively(tiny_vit), tiny_vit(), pool, **BASE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": 7, "rounds": 2}, r"multiple of rounds \(2\)"),
+        ({"rounds": 2}, "1 sets of images cannot be dealt to 2 rounds"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"optimizer": "adam"}, "allowed: sgd, adamw"),
+        ({"train": "backbone"}, "allowed: all, head"),
+        ({"learning_rate": -1}, "learning_rate is -1"),
+        ({"flip": 1.5}, "flip is 1.5"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"patches": 17}, "patches is 17; allowed: None, or 1 to 16"),
+        ({"evaluate_every": 0}, "evaluate_every is 0"),
+        ({"precision": "fp16"}, "allowed: fp32, bf16"),
+    ],
+)
+def test_settings_out_of_range_are_refused(tiny_vit, settings, message):
+    with pytest.raises(smi.InvalidSetting, match=message):
+        smi.transfer(lively(tiny_vit), tiny_vit(), images(), **{**BASE, **settings})
+
+
+def test_a_student_without_the_parts_is_refused_by_name(tiny_vit):
+    with pytest.raises(smi.UnsupportedModel, match="Linear"):
+        smi.transfer(lively(tiny_vit), torch.nn.Linear(2, 2), images(), **BASE)
+
+
+def test_only_the_kept_patches_are_seen(tiny_vit):
+    """Pixels of stopped patches may hold anything."""
+    teacher, student, pool = lively(tiny_vit), tiny_vit(seed=1), images()
+    noise = smi.SyntheticImages(torch.rand_like(pool.pixels), pool.targets, pool.kept, pool.patch_size)
+    grid = pool.grid
+    patched = smi.geometry.patchify(noise.pixels, grid)
+    patched[pool.mask()] = smi.geometry.patchify(pool.pixels, grid)[pool.mask()]
+    other = copy.copy(pool)
+    other.pixels = smi.geometry.unpatchify(patched, grid)
+    assert not other.pixels.equal(pool.pixels)
+    one, two = (weights(smi.transfer(teacher, student, given, **BASE)) for given in (pool, other))
+    assert same(one, two)
