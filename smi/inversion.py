@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from smi import deviations as published
 from smi.checkpoint import Checkpoint, fingerprint
 from smi.errors import InvalidSetting
 from smi.images import SyntheticImages
@@ -43,6 +44,7 @@ def invert(
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
     snapshots: Iterable[int] = (),
+    deviations: Iterable[str] = (),
 ) -> SyntheticImages:
     """Synthesise images from a trained timm VisionTransformer.
 
@@ -59,6 +61,7 @@ def invert(
         of the same run is continued to the same bits. The file stays when the run is done.
     progress: called with (iterations done, iterations in all, figures). should_stop: asked every iteration.
     snapshots: iterations whose images are kept in `traces` (0 is the noise).
+    deviations: names of smi.deviations.OF_INVERSION: where to follow the published code instead of the paper.
 
     Returns SyntheticImages: pixels [count, C, H, W], kept [count, K] or None.
     Raises InvalidSetting, UnsupportedModel, CheckpointError, NonFiniteLoss; Interrupted when told to stop.
@@ -71,6 +74,7 @@ def invert(
         score=find_score(score),
         precision=precision,
         snapshots=tuple(sorted(set(snapshots))),
+        deviations=published.check(deviations, published.OF_INVERSION),
     )
     _check(plan, adapted, count, batch_size)
     targets = _check_targets(targets, count, adapted.classes)
@@ -86,6 +90,7 @@ def invert(
         "batch_size": batch_size or count,
         "precision": precision,
         "snapshots": list(plan.snapshots),
+        "deviations": sorted(plan.deviations),
     }
     identity = {}
     if checkpoint is not None:
@@ -99,8 +104,9 @@ def invert(
     size = batch_size or count
     with frozen(adapted.model):
         finished = _run_batches(adapted, plan, saver, seed, count, size, targets, progress, should_stop)
-    made = settings | {"iterations": chosen.iterations, "device": device.type} | _merge_figures(finished)
-    return _assemble(adapted, plan, finished, made)
+        made = settings | {"iterations": chosen.iterations, "device": device.type} | _merge_figures(finished)
+        images = _assemble(adapted, plan, finished, made)
+        return published.finish(images, adapted, stopping, plan.deviations)
 
 
 def _check(plan: Plan, adapted: Any, count: int, batch_size: int | None) -> None:

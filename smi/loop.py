@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from smi.errors import Interrupted, NonFiniteLoss
-from smi.geometry import kept_mask, put_patches, take_patches
+from smi.geometry import Jitter, kept_mask, put_patches, take_patches
 from smi.objectives import Step
 from smi.recipes import Recipe
 from smi.stopping import Score, Stopping, most_important
@@ -32,6 +32,11 @@ class Plan:
     score: Score
     precision: str
     snapshots: tuple[int, ...]
+    deviations: frozenset[str] = frozenset()  # of smi.deviations
+
+    def stops_at(self, iteration: int) -> bool:
+        """Do patches stop before this iteration?"""
+        return self.stopping is not None and iteration in self.stopping.at
 
 
 @dataclass
@@ -50,6 +55,7 @@ class Batch:
     score_generator: torch.Generator
     chance: float
     kept: Tensor | None = None
+    scores: Tensor | None = None  # [B, K], where the next stop's were taken early
     iteration: int = 0
     stages: list[dict[str, Any]] = field(default_factory=list)
     importance: list[Tensor] = field(default_factory=list)
@@ -76,7 +82,7 @@ class Batch:
 
     @property
     def variable(self) -> Tensor:
-        """What Adam moves: the image when dense, else its kept patches [B, K, C*ph*pw]."""
+        """What Adam moves: kept patches [B, K, C*ph*pw] after a stop, else the image itself."""
         return self.optimizer.param_groups[0]["params"][0]
 
     def to_saved(self, index: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -93,7 +99,11 @@ class Batch:
             **{f"mask.{t}": mask for t, mask in self.masks.items()},
         }
         if self.kept is not None:
-            tensors |= {"kept": self.kept, "variable": self.variable}
+            tensors["kept"] = self.kept
+        if self.variable is not self.image:
+            tensors["variable"] = self.variable
+        if self.scores is not None:
+            tensors["scores"] = self.scores
         group = {k: v for k, v in self.optimizer.param_groups[0].items() if k in ("lr", "betas", "eps")}
         figures = {"iteration": self.iteration, "chance": self.chance, "stages": self.stages, "adam": group}
         return {f"{index}.{name}": tensor for name, tensor in tensors.items()}, figures
@@ -110,7 +120,7 @@ class Batch:
             return {int(n.removeprefix(prefix)): t for n, t in own.items() if n.startswith(prefix)}
 
         image = own["image"].to(device)
-        variable = image if "kept" not in own else own["variable"].to(device)
+        variable = own["variable"].to(device) if "variable" in own else image
         optimizer = _adam_over(variable, **figures["adam"])
         adam = {name.removeprefix("adam."): t for name, t in own.items() if name.startswith("adam.")}
         if adam:
@@ -128,6 +138,7 @@ class Batch:
             score_generator=generators[1],
             chance=figures["chance"],
             kept=own["kept"].to(device) if "kept" in own else None,
+            scores=own["scores"].to(device) if "scores" in own else None,
             iteration=figures["iteration"],
             stages=list(figures["stages"]),
             importance=list(dict(sorted(numbered("importance.").items())).values()),
@@ -178,6 +189,8 @@ def run_batch(
             stop_patches(model, plan, batch, cut_at[iteration])
             clock.restart()
         _snapshot(plan, batch, model.num_patches)
+        if "earlier_attention" in plan.deviations and plan.stops_at(iteration + 1):
+            batch.scores = _score(model, plan, batch)
         _iterate(model, plan, batch, low, high)
         batch.iteration = iteration + 1
         if time.monotonic() - reported >= REPORT_SECONDS:
@@ -200,6 +213,9 @@ def _iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None
     for group in batch.optimizer.param_groups:
         group["lr"] = recipe.learning_rate_at(batch.iteration)
     jitter = recipe.draw_jitter(batch.iteration, image.shape[2], image.shape[3], batch.jitter_generator)
+    if "earlier_attention" in plan.deviations:
+        beside_a_stop = plan.stops_at(batch.iteration) or plan.stops_at(batch.iteration + 1)
+        jitter = Jitter() if beside_a_stop else jitter
     image.requires_grad_(True)
     view = jitter.apply(image)
     cells = None if batch.kept is None else jitter.remap(batch.kept, model.grid)
@@ -212,13 +228,13 @@ def _iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None
     batch.losses[batch.iteration] = loss.detach()
     with torch.no_grad():
         variable = batch.variable
-        if batch.kept is None:
+        if variable is image:
             variable.grad = gradient
         else:
             variable.grad = take_patches(gradient, batch.kept, model.grid)
         batch.optimizer.step()
         variable.grad = None
-        if batch.kept is None:
+        if variable is image:
             image.clamp_(low, high)
         else:
             channels = variable.view(*variable.shape[:2], image.shape[1], -1)  # [B, K, C, ph*pw]
@@ -229,12 +245,32 @@ def _iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None
 @torch.no_grad()
 def stop_patches(model, plan: Plan, batch: Batch, count: int) -> None:
     """Rank the patches still in on the un-jittered image, keep `count` of each image, cut Adam's state along."""
-    patches = model.num_patches
-    kept = batch.kept
-    if kept is None:
-        kept = torch.arange(patches, device=batch.image.device).repeat(len(batch.image), 1)
-    scores = plan.score(model, batch.image, kept, batch.score_generator).float()
+    kept = _kept_or_all(model, batch)
+    scores = _score(model, plan, batch) if batch.scores is None else batch.scores
+    batch.scores = None
     remaining, positions = most_important(kept, scores, count)
+    ranked = torch.full((len(kept), model.num_patches), float("nan"))
+    batch.importance.append(ranked.scatter_(1, kept.cpu(), scores.cpu()))
+    if "whole_image_tv" not in plan.deviations:
+        batch.optimizer = _cut_optimizer(model, plan, batch, remaining, positions)
+    batch.kept = remaining
+
+
+def _kept_or_all(model, batch: Batch) -> Tensor:
+    """Indices of the patches still in, [B, K]; all P before the first stop."""
+    if batch.kept is not None:
+        return batch.kept
+    return torch.arange(model.num_patches, device=batch.image.device).repeat(len(batch.image), 1)
+
+
+@torch.no_grad()
+def _score(model, plan: Plan, batch: Batch) -> Tensor:
+    """Importance of the patches still in, float32 [B, K], on the un-jittered image."""
+    return plan.score(model, batch.image, _kept_or_all(model, batch), batch.score_generator).float()
+
+
+def _cut_optimizer(model, plan: Plan, batch: Batch, remaining: Tensor, positions: Tensor) -> torch.optim.Adam:
+    """Adam over the remaining patches alone, its moments cut along; `positions` are theirs among those kept."""
     state = batch.optimizer.state[batch.variable]
     variable = take_patches(batch.image, remaining, model.grid)
     optimizer = _adam(variable, plan.recipe)
@@ -246,9 +282,7 @@ def stop_patches(model, plan: Plan, batch: Batch, count: int) -> None:
             else:
                 moments[name] = state[name].take_along_dim(positions.unsqueeze(2), dim=1)
         optimizer.state[variable] = {"step": state["step"], **moments}
-    ranked = torch.full((len(kept), patches), float("nan"))
-    batch.importance.append(ranked.scatter_(1, kept.cpu(), scores.cpu()))
-    batch.kept, batch.optimizer = remaining, optimizer
+    return optimizer
 
 
 def _snapshot(plan: Plan, batch: Batch, patches: int) -> None:

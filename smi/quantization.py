@@ -7,12 +7,13 @@ Softmax, LayerNorm and GELU run in float. Shapes: B images, N tokens, D width, h
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from smi import deviations as published
 from smi.errors import InvalidImages, InvalidSetting, UnsupportedModel
 from smi.geometry import patchify, take_patches
 from smi.images import SyntheticImages
@@ -128,24 +129,27 @@ class QuantizedViT(nn.Module):
     image: [B, C, H, W], normalised as the original expects; kept: int64 [B, K], the patches that are fed forward.
     """
 
-    def __init__(self, model: nn.Module, weight_bits: int, activation_bits: int) -> None:
+    def __init__(
+        self, model: nn.Module, weight_bits: int, activation_bits: int, whole_stem: bool = False
+    ) -> None:
         super().__init__()
         _refuse_unhandled(model)
+        self.whole_stem = whole_stem  # see smi.deviations
         self.weight_bits = check_bits("weight_bits", weight_bits)
         self.activation_bits = check_bits("activation_bits", activation_bits)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.pretrained_cfg = dict(getattr(model, "pretrained_cfg", None) or {})
-        names = ("image", "patches", "concatenated", "positions", "embedded", "normed", "logits")
-        self.quantizers = nn.ModuleDict({name: ActivationQuantizer(activation_bits) for name in names})
         self._tokens = adapt(self.model)  # reads the embedding; blocks are run here
         self.blocks = nn.ModuleList(QuantizedBlock(block, activation_bits) for block in self.model.blocks)
+        names = ("image", "patches", "concatenated", "positions", "embedded", "normed", "logits")
+        self.quantizers = nn.ModuleDict({name: ActivationQuantizer(activation_bits) for name in names})
 
     def train(self, mode: bool = True) -> QuantizedViT:
         """Always in evaluation mode: a quantized model is not trained."""
         return super().train(False)
 
     def activation_quantizers(self) -> Iterator[tuple[str, ActivationQuantizer]]:
-        """(name, quantizer) in the order of the forward pass's modules."""
+        """(name, quantizer): those of the blocks in order, then those before and after the blocks."""
         return ((n, m) for n, m in self.named_modules() if isinstance(m, ActivationQuantizer))
 
     def quantize_weights(self) -> None:
@@ -157,6 +161,10 @@ class QuantizedViT(nn.Module):
 
     def embed(self, image: Tensor, kept: Tensor | None) -> Tensor:
         """Tokens [B, N, D] with the stem's quantizers: image, patches, CLS concatenated, positions, their sum."""
+        if self.whole_stem and kept is not None:
+            x, first = self.embed(image, None), self._tokens.prefix_tokens
+            of_patches = x[:, first:].take_along_dim(kept.unsqueeze(2), dim=1)
+            return torch.cat([x[:, :first], of_patches], dim=1)
         tokens, quantizers = self._tokens, self.quantizers
         patches = patchify(image, tokens.grid) if kept is None else take_patches(image, kept, tokens.grid)
         x = quantizers["patches"](tokens.embed_patches(quantizers["image"](patches)))
@@ -196,23 +204,27 @@ def quantize(
     *,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
+    deviations: Iterable[str] = (),
 ) -> QuantizedViT:
     """A quantized copy of a timm ViT, calibrated on images through their kept patches; the model is not changed.
 
     weight_bits, activation_bits: 2 to 8. batch_size: images per calibration pass (all at once by default; the
     min-max ranges do not depend on it beyond rounding). device: the model's own by default.
+    deviations: names of smi.deviations.OF_CALIBRATION: where to follow the published code instead of the paper.
     Ranges are taken in full precision at every quantizer, then frozen, then weights and activations are quantized.
     Raises InvalidSetting, InvalidImages, UnsupportedModel.
     """
     device = torch.device(device) if device is not None else next(model.parameters()).device
-    quantized = QuantizedViT(model, weight_bits, activation_bits).to(device)
+    chosen = published.check(deviations, published.OF_CALIBRATION)
+    quantized = QuantizedViT(model, weight_bits, activation_bits, "whole_stem" in chosen).to(device)
     check_fit(images, quantized._tokens)
     mean, std = (t.to(device) for t in normalisation(model))
     size = batch_size or len(images)
     for start in range(0, len(images), size):
         part = images.select(slice(start, start + size))
         kept = None if part.kept is None else part.kept.to(device)
-        quantized((part.pixels.to(device) - mean) / std, kept)
+        pixels = part.masked() if "keep_zero" in chosen else part.pixels
+        quantized(published.normalise(pixels.to(device), mean, std, "keep_zero" in chosen), kept)
     for name, quantizer in quantized.activation_quantizers():
         if quantizer is quantized.quantizers["positions"] and quantized.model.pos_embed is None:
             quantizer.calibrating = False  # a model without positions never passes here

@@ -1,0 +1,140 @@
+"""Whole inversions agree with the published code: dense, and sparse with its deviations switched on."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from smi import deviations
+from smi.geometry import Jitter
+from smi.images import SyntheticImages
+from smi.loop import Batch, Plan, run_batch
+from smi.objectives import Objective
+from smi.recipes import Recipe
+from smi.stopping import Stopping, cls_attention
+from smi.total_variation import tv_l2
+from smi.vit import adapt, frozen, normalisation
+
+OF_THE_LOOP = frozenset({"whole_image_tv", "earlier_attention"})
+
+
+@dataclass(frozen=True)
+class Recorded(Recipe):
+    """A recipe with recorded jitter; None where the published code did not jitter and drew nothing."""
+
+    draws: tuple = ()
+
+    def draw_jitter(self, iteration, height, width, generator):
+        rows, columns, flip = self.draws[iteration] or (0, 0, 0)
+        return Jitter(rows, columns, bool(flip))
+
+
+def replay(golden, model, switches: frozenset[str]):
+    """Run the loop from the recorded noise; (batch, cross-entropies, TVs, images before every iteration)."""
+    stops = [t for t in golden["prune_iterations"].tolist() if t > 0]
+    ratios = golden["prune_ratios"].tolist()
+    length = len(golden["cross_entropy"])
+    still = {t - 1 for t in stops} | set(stops)
+    recorded = iter(golden["jitter_rows_cols_flip"].tolist())
+    recipe = Recorded(
+        name="recorded",
+        objective=Objective.of([("cross_entropy", 1.0), ("tv_l2", 1e-4)]),
+        iterations=length,
+        learning_rate=0.25,
+        betas=(0.5, 0.99),
+        draws=tuple(None if t in still else tuple(next(recorded)) for t in range(length)),
+    )
+    assert next(recorded, None) is None
+    stopping = Stopping(at=tuple(stops), drop=tuple(ratios)) if stops else None
+    plan = Plan(recipe, stopping, cls_attention, "fp32", tuple(range(length + 1)), switches)
+    image = golden["init"].clone()
+    batch = Batch(
+        image=image,
+        targets=golden["targets"],
+        optimizer=torch.optim.Adam([image], lr=0.25, betas=(0.5, 0.99)),
+        losses=torch.zeros(length),
+        jitter_generator=torch.Generator(),
+        score_generator=torch.Generator(),
+        chance=0.0,
+    )
+    with frozen(model):
+        nothing, never = (lambda *_: None), (lambda: False)
+        run_batch(adapt(model), plan, batch, normalisation(model), never, nothing, nothing, never)
+    images = [batch.snapshots[t] for t in range(length + 1)]
+    tv = torch.stack([tv_l2(image) for image in images[:-1]])
+    return batch, batch.losses - 1e-4 * tv, tv, images
+
+
+def in_0_1(image):
+    return (image * 0.25 + 0.5).clamp(0, 1)
+
+
+def test_dense_trajectory_whole(vectors, golden_model):
+    golden = vectors("trajectory_dense")
+    batch, cross_entropy, tv, _ = replay(golden, golden_model, frozenset())
+    assert_close(cross_entropy.double(), golden["cross_entropy"], rtol=0, atol=2e-5)
+    assert_close(tv.double(), golden["tv_l2"], rtol=1e-6, atol=0)
+    assert_close(in_0_1(batch.image), golden["final_images_in_0_1"], rtol=0, atol=1e-4)
+
+
+def test_sparse_trajectory_by_the_text_up_to_the_first_stop(vectors, golden_model):
+    golden = vectors("trajectory_sparse")
+    first = golden["prune_iterations"][0].item()
+    _, cross_entropy, tv, _ = replay(golden, golden_model, frozenset())
+    assert_close(cross_entropy[:first].double(), golden["cross_entropy"][:first], rtol=0, atol=2e-5)
+    assert_close(tv[: first + 1].double(), golden["tv_l2"][: first + 1], rtol=1e-6, atol=0)
+
+
+def test_sparse_trajectory_whole_with_the_published_deviations(vectors, golden_model):
+    golden = vectors("trajectory_sparse")
+    batch, cross_entropy, tv, _ = replay(golden, golden_model, OF_THE_LOOP)
+    assert_close(cross_entropy.double(), golden["cross_entropy"], rtol=0, atol=2e-5)
+    assert_close(tv.double(), golden["tv_l2"], rtol=1e-6, atol=0)
+    assert_close(in_0_1(batch.image), golden["final_images_in_0_1"], rtol=0, atol=1e-4)
+
+
+def test_published_choice_at_every_stop(vectors, golden_model):
+    golden = vectors("trajectory_sparse")
+    batch, *_ = replay(golden, golden_model, OF_THE_LOOP)
+    patches = adapt(golden_model).num_patches
+    kept = torch.arange(patches).expand(len(batch.image), patches)
+    for stop in range(len(golden["prune_iterations"])):
+        chosen = golden[f"topk_relative_with_cls_{stop}"][:, 1:] - 1  # positions in the order recorded before
+        kept = kept.gather(1, chosen)
+        ranked = batch.importance[stop].nan_to_num(-1).topk(chosen.shape[1], dim=1).indices
+        assert torch.equal(ranked.sort(dim=1).values, kept.sort(dim=1).values)
+    assert torch.equal(batch.kept, kept.sort(dim=1).values)
+
+
+def test_published_final_mask(vectors, golden_model):
+    golden = vectors("trajectory_sparse")
+    published = golden[f"topk_relative_with_cls_{len(golden['prune_iterations'])}"][:, 1:] - 1
+    batch, *_ = replay(golden, golden_model, OF_THE_LOOP)
+    tokens = adapt(golden_model)
+    images = SyntheticImages(in_0_1(batch.image), batch.targets, batch.kept, tokens.patch_size)
+    stopping = Stopping(
+        at=tuple(golden["prune_iterations"].tolist()), drop=tuple(golden["prune_ratios"].tolist())
+    )
+    ours = deviations.finish(images, tokens, stopping, frozenset({"final_mask_anew"}))
+    assert torch.equal(ours.kept, published.sort(dim=1).values)
+    assert not torch.equal(ours.kept, batch.kept)
+
+
+@pytest.mark.parametrize("left_out", sorted(OF_THE_LOOP))
+def test_every_deviation_of_the_loop_is_needed(vectors, golden_model, left_out):
+    golden = vectors("trajectory_sparse")
+    batch, *_ = replay(golden, golden_model, OF_THE_LOOP - {left_out})
+    assert (in_0_1(batch.image) - golden["final_images_in_0_1"]).abs().max() > 1e-2
+
+
+def test_by_the_text_stopped_pixels_never_move_again(vectors, golden_model):
+    golden = vectors("trajectory_sparse")
+    for switches, moves in ((frozenset(), False), (OF_THE_LOOP, True)):
+        batch, _, _, images = replay(golden, golden_model, switches)
+        last = golden["prune_iterations"][-1].item()
+        side = golden_model.patch_embed.patch_size
+        stopped = ~batch.masks[last].view(len(batch.image), *golden_model.patch_embed.grid_size)
+        stopped = stopped.repeat_interleave(side[0], 1).repeat_interleave(side[1], 2).unsqueeze(1)
+        moved = (images[-1] != images[last]) & stopped
+        assert moved.any().item() is moves
