@@ -139,17 +139,19 @@ def reproduce_table3(session: nox.Session) -> None:
 
 # ------------------------------------------------------------------------------- tests and upkeep
 
+PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # every worker holds a torch: 1 GB
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """The fast tests. Arguments after `--` go to pytest."""
-    python(session, "pytest", "-q", "-m", "not slow", *session.posargs)
+    python(session, "pytest", "-q", "-m", "not slow", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def tests_slow(session: nox.Session) -> None:
     """The tests marked slow: whole sweeps, kills, many model sizes."""
-    python(session, "pytest", "-q", "-m", "slow", *session.posargs)
+    python(session, "pytest", "-q", "-m", "slow", *PARALLEL, *session.posargs)
 
 
 @nox.session
