@@ -7,7 +7,6 @@ import sys
 from bench.errors import BenchError, MissingData
 from bench.grid_file import one_line
 from bench.task import Task
-from smi.errors import CheckpointError, NonFiniteLoss, SmiError
 
 NAN, MEMORY, MISSING = "non-finite loss", "out of memory", "missing data"
 CHECKPOINT, REFUSED, DIED, OTHER = "bad checkpoint", "refused setting", "worker died", "error"
@@ -17,27 +16,29 @@ KEEPS_STATE = (MEMORY, DIED)  # another machine, or a smaller batch elsewhere, m
 def cause_of(error: BaseException, task: Task) -> tuple[str, str]:
     """(cause, message in one line) of what a task raised."""
     message = one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-    if isinstance(error, NonFiniteLoss):
+    if is_a(error, "smi.errors", "NonFiniteLoss"):
         return NAN, one_line(str(error))
     if _is_out_of_memory(error):
         return MEMORY, f"{message}{_smaller_batch(task)}"
-    if isinstance(error, CheckpointError):
+    if is_a(error, "smi.errors", "CheckpointError"):
         return CHECKPOINT, one_line(str(error))
     if isinstance(error, (MissingData, FileNotFoundError)):
         return MISSING, one_line(str(error))
-    if isinstance(error, (SmiError, BenchError)):
+    if isinstance(error, BenchError) or is_a(error, "smi.errors", "SmiError"):
         return REFUSED, one_line(str(error))
     return OTHER, message
 
 
+def is_a(error: BaseException, module: str, name: str) -> bool:
+    """`isinstance` without importing: what nobody has imported, nobody has raised. Keeps torch out of the sweep."""
+    known = getattr(sys.modules.get(module), name, None)
+    return known is not None and isinstance(error, known)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")
-    out_of_memory = getattr(torch, "OutOfMemoryError", None) or getattr(
-        getattr(torch, "cuda", None), "OutOfMemoryError", None
-    )
-    if out_of_memory is not None and isinstance(error, out_of_memory):
+    if isinstance(error, MemoryError) or is_a(error, "torch", "OutOfMemoryError"):
         return True
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    return is_a(error, "torch.cuda", "OutOfMemoryError") or "can't allocate memory" in str(error)
 
 
 def _smaller_batch(task: Task) -> str:

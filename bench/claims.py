@@ -10,65 +10,19 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import shutil
-import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench import atomic
+from bench.holders import Holder, myself, process_lives, read_holder, slurm_job_lives
 
 BEAT = 10.0  # seconds between heartbeats
 SILENCE = 300.0  # seconds without one after which a holder that cannot be asked counts as dead
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process, named so that another machine can tell whether it still lives."""
-
-    host: str
-    boot: str  # changes when the machine restarts
-    namespace: str  # containers on one machine count processes apart
-    pid: int
-    started: str  # start time of the process in clock ticks: process ids are used again
-    leader: int  # process id of the sweep on that host that this process works for
-    slurm_job_id: str | None
-    slurm_restart: str | None
-    token: str
-
-    @property
-    def place(self) -> str:
-        job = f", SLURM job {self.slurm_job_id}" if self.slurm_job_id else ""
-        return f"{self.host}, process {self.pid}{job}"
-
-
-def myself(leader: int | None = None) -> Holder:
-    """The calling process as a holder, with a token that no other claim has."""
-    pid = os.getpid()
-    return Holder(
-        host=platform.node(),
-        boot=_boot_id(),
-        namespace=_pid_namespace(),
-        pid=pid,
-        started=_start_time(pid) or "",
-        leader=leader or pid,
-        slurm_job_id=slurm_job_id(os.environ),
-        slurm_restart=os.environ.get("SLURM_RESTART_COUNT"),
-        token=uuid.uuid4().hex,
-    )
-
-
-def slurm_job_id(environment: Mapping[str, str]) -> str | None:
-    """The job's id as SLURM's tools print it: `12` or, in an array, `12_3`."""
-    if "SLURM_ARRAY_JOB_ID" in environment and "SLURM_ARRAY_TASK_ID" in environment:
-        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
-    return environment.get("SLURM_JOB_ID")
 
 
 class Claims:
@@ -94,13 +48,13 @@ class Claims:
 
     def holder(self, name: str) -> Holder | None:
         """Who claims a task; None if nobody does, or if the claim is unreadable (then only its age speaks)."""
-        return _read_holder(self._path(name))
+        return read_holder(self._path(name))
 
     def held(self) -> dict[str, Holder]:
         """Every claim of a living holder, by task name."""
         found = {}
         for path in sorted(self.folder.glob("*.json")):
-            holder = _read_holder(path)
+            holder = read_holder(path)
             if holder is not None and self.lives(path.stem, holder):
                 found[path.stem] = holder
         return found
@@ -172,7 +126,7 @@ class Claims:
 
     def _clear_dead_lock(self, name: str, lock: Path) -> bool:
         """A process killed within the few instructions of a takeover leaves its lock; take it away on evidence."""
-        holder = _read_holder(lock)
+        holder = read_holder(lock)
         if holder is None or process_lives(holder) is not False:
             try:
                 old = self._now() - lock.stat().st_mtime > self.silence
@@ -185,7 +139,7 @@ class Claims:
             os.rename(lock, grave)
         except FileNotFoundError:
             return True
-        buried = _read_holder(grave)
+        buried = read_holder(grave)
         if holder is not None and buried is not None and buried.token != holder.token:
             atomic.create(lock, grave.read_bytes(), self.aside)  # another's, made meanwhile: give it back
         grave.unlink(missing_ok=True)
@@ -236,94 +190,3 @@ class Claim:
                 except (OSError, ValueError):
                     continue  # a full disk must not end the task; others see silence and wait for SILENCE
                 shown, last = said, time.monotonic()
-
-
-def process_lives(holder: Holder) -> bool | None:
-    """Whether the holder's process lives; None if it runs where it cannot be seen from here."""
-    if (holder.host, holder.boot, holder.namespace) != (platform.node(), _boot_id(), _pid_namespace()):
-        return None
-    try:
-        os.kill(holder.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    started = _start_time(holder.pid)
-    if started is None:
-        return not Path("/proc/self/stat").exists()  # no /proc at all: the signal above is all there is
-    return not holder.started or started == holder.started
-
-
-def slurm_job_lives(holder: Holder) -> bool | None:
-    """Whether the holder's SLURM job is still queued or running; None if SLURM cannot tell."""
-    if not holder.slurm_job_id:
-        return None
-    if holder.slurm_job_id == slurm_job_id(os.environ):
-        # This very job: an earlier start of it is over, since SLURM requeues a job only when it has ended.
-        return os.environ.get("SLURM_RESTART_COUNT") == holder.slurm_restart
-    return _ask_slurm(holder.slurm_job_id, int(time.monotonic() // BEAT))
-
-
-ACTIVE = {
-    "PENDING",
-    "RUNNING",
-    "SUSPENDED",
-    "COMPLETING",
-    "CONFIGURING",
-    "REQUEUED",
-    "RESIZING",
-    "STAGE_OUT",
-    "SIGNALING",
-}
-
-
-@lru_cache(maxsize=1024)
-def _ask_slurm(job_id: str, moment: int) -> bool | None:
-    """`squeue`'s word on one job; kept for one heartbeat (`moment`) so that many claims do not flood it."""
-    if shutil.which("squeue") is None:
-        return None
-    command = ["squeue", "--noheader", "--states=all", "--jobs", job_id, "--format=%T"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if answer.returncode != 0:
-        return False if "Invalid job id" in answer.stderr else None
-    states = answer.stdout.split()
-    if not states:
-        return None
-    return any(state in ACTIVE for state in states)
-
-
-def _read_holder(path: Path) -> Holder | None:
-    try:
-        value = json.loads(path.read_bytes())
-        return Holder(**{field.name: value[field.name] for field in fields(Holder)})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-@lru_cache(maxsize=1)
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-@lru_cache(maxsize=1)
-def _pid_namespace() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
-def _start_time(pid: int) -> str | None:
-    """Field 22 of /proc/PID/stat; None when the process is gone or a zombie, or where there is no /proc."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    rest = text.rpartition(")")[2].split()
-    return None if rest[0] in "ZX" else rest[19]

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bench import provenance
-from bench.causes import DIED, KEEPS_STATE, cause_of
+from bench.causes import DIED, KEEPS_STATE, cause_of, is_a
 from bench.claims import Claim
 from bench.executors.protocol import BLOCKED, DONE, FAILED, HELD, STOPPED, WAITING
 from bench.store import Store, failure_of, is_full
 from bench.task import Job, Sources, Task, canonical_json
-from smi.errors import CheckpointError, Interrupted
 
 LOG_SECONDS = 10.0  # between two lines of progress in a task's log
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -122,12 +121,12 @@ class _Run:
             try:
                 metrics, work = self._attempt(kind)
                 canonical_json(metrics)  # refuses NaN and what is not JSON, before anything is published
-            except (Interrupted, KeyboardInterrupt):
-                self._say("stopped; the next run goes on from here")
-                return Outcome(STOPPED)
             except passthrough:
                 raise
             except Exception as error:
+                if is_a(error, "smi.errors", "Interrupted"):
+                    self._say("stopped; the next run goes on from here")
+                    return Outcome(STOPPED)
                 if is_full(error):
                     self._say(f"the store is full or read-only: {error}")
                     raise _as_os_error(error) from error
@@ -144,8 +143,8 @@ class _Run:
         had_state = state.exists()
         try:
             return self._call(kind, state)
-        except CheckpointError as error:
-            if not had_state:
+        except Exception as error:
+            if not (had_state and is_a(error, "smi.errors", "CheckpointError")):
                 raise
             self._say(f"the saved state cannot be used and is thrown away: {error}")
             self.store.drop_checkpoint(self.task)

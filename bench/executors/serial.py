@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bench.executors.protocol import RUNNING, Context, Update
 from bench.executors.ready import Queue
+from bench.holders import stop_sweeps
 from bench.task import Task
 from bench.worker import run_task
 
@@ -20,7 +21,7 @@ class SerialExecutor:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._queue = Queue(context.store, context.notify)
+        self._queue = Queue(context.store, context.tell)
 
     def submit(self, tasks: Sequence[Task]) -> None:
         self._queue.add(tasks)
@@ -32,14 +33,14 @@ class SerialExecutor:
                 time.sleep(seconds)
             return not self._queue.empty
         context = self._context
-        context.notify(Update(task, RUNNING))
+        context.tell(Update(task, RUNNING))
         outcome = run_task(
             context.store,
             task,
             sources=context.sources,
             device=context.device,
             kinds=context.kinds,
-            progress=lambda done, total, figures: context.notify(
+            progress=lambda done, total, figures: context.tell(
                 Update(task, RUNNING, "", done, total, figures)
             ),
             should_stop=lambda: self._queue.stopped,
@@ -53,7 +54,8 @@ class SerialExecutor:
         return ""
 
     def cancel(self, tasks: Sequence[Task]) -> str:
-        return ""
+        held = self._context.store.claims.held()
+        return stop_sweeps(held[task.name] for task in tasks if task.name in held)
 
     def close(self) -> None:
         pass

@@ -1,0 +1,273 @@
+"""`python -m bench.sweep --grid experiments/table3.yaml`: from a grid to its table.
+
+Reads the grid, plans its tasks, has an executor run what the store does not hold yet, and renders the table from the
+records. May be stopped at any moment and run again: what is finished is never done twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import devices, executors, plan, reports, survey
+from bench.errors import BenchError, StoreError
+from bench.executors.protocol import BLOCKED, FAILED, RUNNING, Context, Executor
+from bench.grid import DEFAULT_SCALE, PAPER_SCALE, Grid, load
+from bench.grid_file import one_line
+from bench.options import parse, sources_of
+from bench.plan import CellTasks
+from bench.progress import Board, View, make_view
+from bench.signals import Stopper
+from bench.store import Store, probe_writable
+from bench.survey import Estimates, State
+from bench.task import Sources, Task
+from bench.wording import estimate, plural
+
+Cells = list[CellTasks]
+OK, FAILURES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a sweep runs: how cells become tasks, what each kind of task does, how records become a table."""
+
+    build: Callable[[Grid, str, Sources], Cells]
+    render: Callable[[Grid, str, Cells, Store, Path, dict[str, Any]], Path]
+    kinds: Mapping[str, Any] | None = None  # None: bench.tasks.KINDS, imported where tasks run
+
+
+def main(arguments: Sequence[str] | None = None, suite: Suite | None = None) -> int:
+    """The command line. Returns the exit code: 0 all done, 1 something failed, 2 bad input, 130 stopped."""
+    try:
+        return Sweep(parse(arguments), suite or paper_suite()).run()
+    except BenchError as error:
+        print(f"error: {one_line(str(error), 2000)}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(
+            "stopped; nothing that was finished is lost: the same command goes on from here", file=sys.stderr
+        )
+        return INTERRUPTED
+
+
+class Sweep:
+    """One run of the command: everything that its options and its grid decide."""
+
+    def __init__(self, options: argparse.Namespace, suite: Suite) -> None:
+        self.options, self.suite = options, suite
+        self.grid = load(options.grid)
+        default = DEFAULT_SCALE if DEFAULT_SCALE in self.grid.scales else next(iter(self.grid.scales))
+        self.scale = options.scale or default
+        self.spec = self.grid.scale(self.scale)
+        self.store = Store(options.store)
+
+    def run(self) -> int:
+        options = self.options
+        self._say(_scale_line(self.grid, self.scale))
+        sources = sources_of(options)
+        cells = self._build(sources)
+        self.plan = plan.make_plan(plan.only(cells, options.only) if options.only else cells)
+        states = survey.survey(self.plan, self.store)
+        if options.dry_run or options.status:
+            return self._show(states)
+        if options.cancel:
+            return self._cancel(states, sources)
+
+        check_results(options.results)
+        if options.retry_failed:
+            states = self._forget_failed(states)
+        for line in reports.damages(self.plan, states):
+            self._say(line)
+        board = None
+        stopped = ""
+        began = time.monotonic()
+        if survey.to_do(self.plan, states):
+            board, stopped = self._carry_out(states, sources)
+            if options.detach and not stopped:
+                return OK
+            states = survey.survey(self.plan, self.store)
+        return self._conclude(cells, states, board, time.monotonic() - began, stopped)
+
+    # ---- the three ways to look and not run
+
+    def _show(self, states: dict[str, State]) -> int:
+        """--dry-run and --status."""
+        name, why = self._executor_name()
+        workers = executors.workers(name, self.options.jobs, self.options.device)
+        if self.options.dry_run:
+            self._say(f"executor: {name} ({why})")
+        print(reports.overview(self.plan, states, self._estimates(states, self._on_gpu(name)), workers))
+        details = reports.status(self.plan, states, self.store)
+        if details:
+            print(details)
+        return OK
+
+    def _cancel(self, states: dict[str, State], sources: Sources) -> int:
+        executor = executors.make(self._executor_name()[0], self._context(sources, "cpu"))
+        print(executor.cancel([task for task in self.plan.tasks if states[task.name].status == RUNNING]))
+        executor.close()
+        return OK
+
+    # ---- running
+
+    def _carry_out(self, states: dict[str, State], sources: Sources) -> tuple[Board, str]:
+        """Run what is to do; (board, "" or how it was stopped)."""
+        options = self.options
+        name, why = self._executor_name()
+        on_gpu = self._on_gpu(name)
+        estimates = self._estimates(states, on_gpu)
+        todo = survey.to_do(self.plan, states)
+        workers = executors.workers(name, options.jobs, options.device)
+        time_needed = estimate(*estimates.total(todo, workers))
+        if self.scale == PAPER_SCALE and not on_gpu and not options.allow_cpu:
+            raise BenchError(
+                f"{self.grid.name} at the paper's scale is meant for a GPU, and this machine shows none: "
+                f"{plural(len(todo), 'task')} to do, {time_needed} on its CPU; give --allow-cpu to run all the same"
+            )
+        self.store.prepare()
+        device = "cpu" if name == "slurm" else devices.resolve(options.device)
+        self._say(f"executor: {name} ({why}); store: {self.store.root}")
+        self._say(f"{plural(len(self.plan.tasks), 'task')}, {len(todo)} to do: {time_needed}")
+        view = make_view(options.quiet)
+        board = Board(self.plan, states, estimates, workers, view)
+        context = self._context(sources, device, board)
+        executor = executors.make(name, context)
+        if options.detach and not executor.detaches:
+            raise BenchError(
+                f"--detach: the {name} executor runs tasks in this process; only slurm can go on without it"
+            )
+        try:
+            return board, self._watch(executor, board, view, todo)
+        finally:
+            executor.close()
+
+    def _watch(self, executor: Executor, board: Board, view: View, todo: list[Task]) -> str:
+        with Stopper(executor.stop) as stopper:
+            executor.submit(todo)
+            if self.options.detach:
+                self._say(
+                    f"{plural(len(todo), 'task')} submitted; the same command without --detach watches them"
+                )
+                return ""
+            view.open(board)
+            try:
+                while executor.poll(POLL_SECONDS) and not (stopper.caught and executor.detaches):
+                    pass
+            finally:
+                view.close()
+        return stopper.message if stopper.caught else ""
+
+    def _conclude(
+        self, cells: Cells, states: dict[str, State], board: Board | None, seconds: float, stopped: str
+    ) -> int:
+        """Table, causes of failures, exit code."""
+        table = self._render(cells)
+        if not self.options.quiet and not stopped:
+            print(f"\n{table.read_text(encoding='utf-8')}")
+        problems = reports.causes(self.plan, states, self.store)
+        for line in problems:
+            print(line, file=sys.stderr)
+        self._say(reports.summary(self.plan, states, board.made if board else 0, seconds))
+        self._say(f"table: {table}")
+        if stopped:
+            print(stopped, file=sys.stderr)
+            return INTERRUPTED
+        failed = any(state.status in (FAILED, BLOCKED) for state in states.values())
+        return FAILURES if failed else OK
+
+    # ---- pieces
+
+    def _build(self, sources: Sources) -> Cells:
+        """Every cell with its tasks. Raises BenchError for whatever the grid or its sources get wrong."""
+        from smi.errors import SmiError  # brings torch, which a bad command line need not wait for
+
+        try:
+            return self.suite.build(self.grid, self.scale, sources)
+        except SmiError as error:
+            raise BenchError(f"{self.grid.path}: {error}") from error
+
+    def _render(self, cells: Cells) -> Path:
+        """Write the grid's table from the records that there are."""
+        command = f"python -m bench.sweep --grid experiments/{self.grid.path.name} --scale {self.scale}"
+        results = self.options.results
+        try:
+            return self.suite.render(self.grid, self.scale, cells, self.store, results, {"command": command})
+        except OSError as error:
+            raise _results_error(results, error) from error
+
+    def _executor_name(self) -> tuple[str, str]:
+        options = self.options
+        return executors.choose(options.executor, self.scale, options.jobs, options.device)
+
+    def _on_gpu(self, executor: str) -> bool:
+        if executor == "slurm":
+            return any(
+                self.spec.resources[kind].gpus for kind in self.plan.kinds if kind in self.spec.resources
+            )
+        asked = self.options.device
+        return asked.startswith("cuda") if asked else devices.gpu_count() > 0
+
+    def _estimates(self, states: dict[str, State], on_gpu: bool) -> Estimates:
+        return Estimates(self.plan, states, self.store, self.spec.expect, on_gpu)
+
+    def _context(self, sources: Sources, device: str, board: Board | None = None) -> Context:
+        return Context(
+            store=self.store,
+            sources=sources,
+            device=device,
+            jobs=self.options.jobs,
+            resources=self.spec.resources,
+            kinds=self.suite.kinds,
+            notify=board.update if board else None,
+        )
+
+    def _forget_failed(self, states: dict[str, State]) -> dict[str, State]:
+        failed = [task for task in self.plan.tasks if states[task.name].status == FAILED]
+        for task in failed:
+            self.store.forget(task)
+        if failed:
+            self._say(f"{plural(len(failed), 'failed task')} will be tried again")
+        return survey.survey(self.plan, self.store)
+
+    def _say(self, line: str) -> None:
+        if not self.options.quiet:
+            print(line, flush=True)
+
+
+def paper_suite() -> Suite:
+    """This project's own: its pipelines, tables and kinds of task."""
+    from bench import pipelines, tables  # heavy, and not needed to refuse a bad command line
+
+    return Suite(pipelines.build, tables.render)
+
+
+def check_results(results: Path) -> None:
+    """The results folder can be written. Raises BenchError before any work is done."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        probe_writable(results)
+    except OSError as error:
+        raise _results_error(results, error) from error
+
+
+def _results_error(results: Path, error: OSError) -> StoreError:
+    reason = one_line(error.strerror or str(error))
+    return StoreError(
+        f"the results folder {results} cannot be written: {reason}; give another with --results"
+    )
+
+
+def _scale_line(grid: Grid, scale: str) -> str:
+    others = [f"--scale {other}" for other in grid.scales if other != scale]
+    rest = f"; for the other: {', '.join(others)}" if others else " (its only one)"
+    return f"{grid.name} at the scale {scale!r}{rest}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""A small suite of its own on the real machinery: three kinds of task that sleep, count and can be told to fail.
+
+As a script it is the sweep's command line with this suite: `python tests/toy_suite.py --grid toy.yaml ...`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.atomic import write_json, write_text
+from bench.grid import Grid
+from bench.plan import CellTasks
+from bench.store import Store
+from bench.sweep import Suite, main
+from bench.task import Job, Sources, Task
+
+GRID = """\
+name: toy
+title: A toy
+experiment: toy
+methods:
+  plain: {}
+  other: {}
+scales:
+  digits:
+    axes: {model: [m0, m1], method: [plain, other], bits: [W4/A8, W8/A8], seed: [0, 1]}
+    settings: {milliseconds: 20}
+  paper:
+    axes: {model: [m0], method: [plain], bits: [W8/A8], seed: [0]}
+    expect: {cpu: {leaf: 3600}, gpu: {leaf: 60}}
+"""
+
+
+@dataclass(frozen=True)
+class ToyKind:
+    version: int
+    run: Callable[[Job], Mapping[str, Any]]
+
+
+def toy(job: Job) -> dict[str, Any]:
+    """Add up the inputs' values and the settings, step by step, with a checkpoint after each step."""
+    settings = job.task.settings
+    behaviour = os.environ.get("TOY_BEHAVIOUR", "")
+    if behaviour and settings.get("name") == os.environ.get("TOY_NAME"):
+        misbehave(behaviour, job)
+    steps = 4
+    state = {"step": 0, "value": sum(read_value(folder) for folder in job.inputs.values())}
+    if job.checkpoint.exists():
+        state = json.loads(job.checkpoint.read_text())
+    for step in range(state["step"], steps):
+        stop_if_told(job)
+        time.sleep(settings.get("milliseconds", 0) / 1000 / steps)
+        state = {"step": step + 1, "value": state["value"] + len(str(settings)) * (step + 1)}
+        write_json(job.checkpoint, state)
+        job.progress(step + 1, steps, {"value": float(state["value"])})
+    write_text(job.out / "value.txt", str(state["value"]))
+    return {"value": state["value"]}
+
+
+def stop_if_told(job: Job) -> None:
+    if job.should_stop():
+        from smi.errors import Interrupted  # brings torch: only when needed
+
+        raise Interrupted
+
+
+def misbehave(behaviour: str, job: Job) -> None:
+    if behaviour == "nan":
+        from smi.errors import NonFiniteLoss
+
+        raise NonFiniteLoss("loss became nan at iteration 3")
+    if behaviour == "memory":
+        raise MemoryError("no memory for 12 GB")
+    if behaviour == "missing":
+        raise FileNotFoundError("imagenet/val is not there")
+    if behaviour == "metrics":
+        job.progress(1, 1, {"loss": float("nan")})
+    if behaviour == "die":
+        os.kill(os.getpid(), 9)
+    if behaviour == "wait":
+        while True:
+            stop_if_told(job)
+            time.sleep(0.01)
+    raise RuntimeError(f"told to {behaviour}")
+
+
+def read_value(folder: Path) -> int:
+    return int((folder / "value.txt").read_text())
+
+
+KINDS = {kind: ToyKind(1, toy) for kind in ("root", "middle", "leaf")}
+
+
+def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
+    pause = grid.scales[scale].settings.get("milliseconds", 0)
+    entries = []
+    for cell in grid.cells(scale):
+
+        def task(kind: str, inputs: dict[str, Task], *axes: str, cell: dict[str, Any] = cell) -> Task:
+            name = " ".join([kind, *(str(cell[axis]) for axis in axes)])
+            settings = {"name": name, "milliseconds": pause, **{axis: cell[axis] for axis in axes}}
+            return Task(kind, settings, inputs, KINDS[kind].version, name)
+
+        root = task("root", {}, "model")
+        middle = task("middle", {"root": root}, "model", "method", "seed")
+        leaf = task("leaf", {"root": root, "middle": middle}, "model", "method", "seed", "bits")
+        entries.append(CellTasks(cell, {"value": leaf}))
+    return entries
+
+
+def render(
+    grid: Grid, scale: str, cells: list[CellTasks], store: Store, results: Path, footer: Mapping[str, Any]
+) -> Path:
+    lines = [grid.title]
+    for entry in cells:
+        record = store.record(entry.tasks["value"])
+        lines.append(f"{sorted(entry.cell.items())} {record['metrics'] if record else 'not run'}")
+    path = results / scale / f"{grid.name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "\n".join(lines) + "\n")
+    return path
+
+
+SUITE = Suite(build, render, KINDS)
+
+if __name__ == "__main__":
+    sys.exit(main(suite=SUITE))
