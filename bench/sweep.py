@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import devices, executors, plan, reports, survey
+from bench.causes import is_a
 from bench.errors import BenchError, StoreError
 from bench.executors.protocol import BLOCKED, FAILED, RUNNING, Context, Executor
 from bench.grid import DEFAULT_SCALE, PAPER_SCALE, Grid, load
@@ -185,12 +186,12 @@ class Sweep:
 
     def _build(self, sources: Sources) -> Cells:
         """Every cell with its tasks. Raises BenchError for whatever the grid or its sources get wrong."""
-        from smi.errors import SmiError  # brings torch, which a bad command line need not wait for
-
         try:
             return self.suite.build(self.grid, self.scale, sources)
-        except SmiError as error:
-            raise BenchError(f"{self.grid.path}: {error}") from error
+        except Exception as error:
+            if is_a(error, "smi.errors", "SmiError"):
+                raise BenchError(f"{self.grid.path}: {error}") from error
+            raise
 
     def _render(self, cells: Cells) -> Path:
         """Write the grid's table from the records that there are."""
