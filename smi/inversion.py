@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -15,13 +17,14 @@ from torch import Tensor, nn
 
 from smi import deviations as published
 from smi.checkpoint import Checkpoint, fingerprint
-from smi.errors import InvalidSetting
+from smi.cnn import ConvModel, handles
+from smi.errors import InvalidSetting, UnsupportedModel
 from smi.images import SyntheticImages
 from smi.loop import Batch, Plan, run_batch
 from smi.recipes import Recipe
 from smi.recipes import recipe as find_recipe
 from smi.stopping import Score, Stopping, find_score
-from smi.vit import adapt, frozen, normalisation
+from smi.vit import TokenModel, adapt, frozen, normalisation
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -44,9 +47,10 @@ def invert(
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
     snapshots: Iterable[int] = (),
+    student: nn.Module | None = None,
     deviations: Iterable[str] = (),
 ) -> SyntheticImages:
-    """Synthesise images from a trained timm VisionTransformer.
+    """Synthesise images from a trained timm VisionTransformer, or densely from a CNN with BatchNorm (smi/cnn.py).
 
     model: never changed (weights, modes, hooks, flags); its timm data config gives the normalisation.
     count: images; batch_size: how many are optimised together (all by default). TV is a norm over the batch, so
@@ -61,12 +65,13 @@ def invert(
         of the same run is continued to the same bits. The file stays when the run is done.
     progress: called with (iterations done, iterations in all, figures). should_stop: asked every iteration.
     snapshots: iterations whose images are kept in `traces` (0 is the noise).
+    student: the model that the objective's adaptive term disagrees with; frozen, fed whole images, not changed.
     deviations: names of smi.deviations.OF_INVERSION: where to follow the published code instead of the paper.
 
     Returns SyntheticImages: pixels [count, C, H, W], kept [count, K] or None.
     Raises InvalidSetting, UnsupportedModel, CheckpointError, NonFiniteLoss; Interrupted when told to stop.
     """
-    adapted = adapt(model)
+    adapted = _adapt(model)
     chosen = find_recipe(recipe) if iterations is None else find_recipe(recipe, iterations=iterations)
     plan = Plan(
         recipe=chosen,
@@ -77,10 +82,16 @@ def invert(
         deviations=published.check(deviations, published.OF_INVERSION),
     )
     _check(plan, adapted, count, batch_size)
+    _check_student(student, chosen)
     targets = _check_targets(targets, count, adapted.classes)
     device = torch.device(device) if device is not None else next(model.parameters()).device
     if device != next(model.parameters()).device:
-        adapted = adapt(copy.deepcopy(model).to(device))
+        adapted = _adapt(copy.deepcopy(model).to(device))
+    if student is not None:
+        student = (
+            student if next(student.parameters()).device == device else copy.deepcopy(student).to(device)
+        )
+        plan = replace(plan, student=student)
     settings = {
         "recipe": chosen.to_json(),
         "stopping": None if stopping is None else {"at": list(stopping.at), "drop": list(stopping.drop)},
@@ -97,16 +108,31 @@ def invert(
         weights = fingerprint(adapted.model)
         identity = settings | {
             "weights": weights,
+            "student": None if student is None else fingerprint(student),
             "targets": None if targets is None else targets.tolist(),
             "device": device.type,
         }
     saver = Checkpoint(checkpoint, identity, checkpoint_seconds)
     size = batch_size or count
-    with frozen(adapted.model):
+    with frozen(adapted.model), frozen(student) if student is not None else nullcontext():
         finished = _run_batches(adapted, plan, saver, seed, count, size, targets, progress, should_stop)
         made = settings | {"iterations": chosen.iterations, "device": device.type} | _merge_figures(finished)
         images = _assemble(adapted, plan, finished, made)
         return published.finish(images, adapted, stopping, plan.deviations)
+
+
+def _adapt(model: nn.Module) -> TokenModel | ConvModel:
+    return ConvModel(model) if handles(model) else adapt(model)
+
+
+def _check_student(student: nn.Module | None, recipe: Recipe) -> None:
+    asked = "student_logits" in recipe.objective.needs
+    if asked and student is None:
+        raise InvalidSetting(f"recipe {recipe.name} has the adaptive term: give a student")
+    if student is not None and not asked:
+        raise InvalidSetting(
+            f"a student was given, but recipe {recipe.name} has no term that asks for one (adaptive)"
+        )
 
 
 def _check(plan: Plan, adapted: Any, count: int, batch_size: int | None) -> None:
@@ -119,6 +145,9 @@ def _check(plan: Plan, adapted: Any, count: int, batch_size: int | None) -> None
         end = plan.recipe.iterations
         raise InvalidSetting(f"snapshots are {list(plan.snapshots)}; allowed: iterations 0 to {end}")
     if plan.stopping is not None:
+        if not adapted.num_patches:
+            kind = type(adapted.model).__name__
+            raise UnsupportedModel(f"stopping needs the patches of a timm VisionTransformer; {kind} has none")
         plan.stopping.check(plan.recipe.iterations)
         plan.stopping.kept_counts(adapted.num_patches)
 

@@ -33,6 +33,7 @@ class Plan:
     precision: str
     snapshots: tuple[int, ...]
     deviations: frozenset[str] = frozenset()  # of smi.deviations
+    student: Callable[[Tensor], Tensor] | None = None  # of the adaptive term: view [B, C, H, W] -> logits
 
     def stops_at(self, iteration: int) -> bool:
         """Do patches stop before this iteration?"""
@@ -221,6 +222,8 @@ def _iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None
     cells = None if batch.kept is None else jitter.remap(batch.kept, model.grid)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
         seen = model.observe(view, cells, recipe.objective.needs)
+        if plan.student is not None:
+            seen["student_logits"] = plan.student(view)
     step = Step(image=image, view=view, targets=batch.targets, chance=batch.chance, **seen)
     loss, _ = recipe.objective(step)
     (gradient,) = torch.autograd.grad(loss, image)

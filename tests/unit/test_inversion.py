@@ -173,7 +173,7 @@ def test_snapshots_show_the_way(tiny_vit):
     [
         ({"count": 0}, "count is 0; allowed: a whole number >= 1"),
         ({"count": 2, "batch_size": -1}, "batch_size is -1"),
-        ({"recipe": "dream"}, "unknown recipe 'dream'; allowed: deepinversion, psaq"),
+        ({"recipe": "dream"}, "unknown recipe 'dream'; allowed: adaptive_deepinversion_bn, deepinversion"),
         ({"iterations": 0}, "iterations is 0"),
         ({"stopping": smi.Stopping(at=(12,), drop=0.5)}, "the last stop must come before the end"),
         ({"stopping": smi.Stopping(at=(1, 2), drop=0.9)}, "drops every patch"),

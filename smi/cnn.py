@@ -1,0 +1,86 @@
+"""Adapter for dense inversion of CNNs with BatchNorm, as DeepInversion does it (paper Table 1's ResNet18).
+
+Any torchvision or timm classifier will do; its image size and normalisation come from its timm data config, which
+for others means 3 x 224 x 224 pixels and ImageNet's statistics unless `model.pretrained_cfg` says otherwise.
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from timm.data import resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from smi.errors import UnsupportedModel
+from smi.geometry import PatchGrid
+from smi.vit import frozen
+
+
+def handles(model: nn.Module) -> bool:
+    """Is this a model with BatchNorm statistics and without a ViT's patches?"""
+    return not isinstance(model, VisionTransformer) and bool(_batchnorms(model))
+
+
+class ConvModel:
+    """What the inversion loop asks of a model: the face of `smi.vit.TokenModel`, without patches."""
+
+    num_patches = 0
+    patch_size = (0, 0)
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.channels, height, width = resolve_model_data_config(model)["input_size"]
+        self.grid = PatchGrid(1, 1, height, width)
+        first = next(model.parameters())
+        with frozen(model), torch.no_grad():
+            try:
+                logits = model(
+                    torch.zeros(1, self.channels, height, width, device=first.device, dtype=first.dtype)
+                )
+            except RuntimeError as cause:
+                raise UnsupportedModel(
+                    f"{type(model).__name__} does not take {self.channels}x{height}x{width} images "
+                    f"(set model.pretrained_cfg['input_size']): {str(cause).splitlines()[0]}"
+                ) from cause
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise UnsupportedModel(f"{type(model).__name__} does not return logits [B, classes]")
+        self.classes = logits.shape[1]
+
+    def observe(self, view: Tensor, kept: Tensor | None, needs: frozenset[str]) -> dict[str, Any]:
+        """One forward pass with what an objective needs beside the logits: fields of `smi.objectives.Step`."""
+        if "batchnorm" not in needs:
+            return {"logits": self.model(view)}
+        with self.batch_statistics() as statistics:
+            logits = self.model(view)
+        return {"logits": logits, "batchnorm": statistics}
+
+    @contextmanager
+    def batch_statistics(self) -> Iterator[list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
+        """While open, forward passes append (mean, biased variance, running mean, running variance) per BatchNorm.
+
+        The order is that of the forward pass, so the first is the one nearest to the image; float32, differentiable.
+        """
+        statistics: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+        def append(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            features = inputs[0].float()
+            others = [dimension for dimension in range(features.ndim) if dimension != 1]
+            variance, mean = torch.var_mean(features, others, correction=0)
+            statistics.append((mean, variance, layer.running_mean, layer.running_var))
+
+        hooks = [layer.register_forward_pre_hook(append) for layer in _batchnorms(self.model)]
+        try:
+            yield statistics
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _batchnorms(model: nn.Module) -> list[nn.Module]:
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [m for m in model.modules() if isinstance(m, kinds) and m.running_mean is not None]
