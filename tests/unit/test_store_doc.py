@@ -1,0 +1,55 @@
+"""docs/store.md describes the records that are really written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+from bench import causes
+from bench.store import FOLDERS, SCHEMA, Store
+from bench.task import Task
+from bench.worker import run_task
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
+
+
+def documented_fields() -> set[str]:
+    section = TEXT.split("## A record, field by field")[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+
+def record_of(tmp_path, run) -> dict:
+    store = Store(tmp_path / "runs")
+    store.prepare()
+    task = Task("probe", {"x": 1})
+    run_task(store, task, kinds={"probe": SimpleNamespace(version=1, run=run)})
+    return store.record(task)
+
+
+def test_every_field_of_a_done_record_is_documented(tmp_path):
+    def run(job):
+        (job.out / "file").write_text("made")
+        return {"figure": 1.0}
+
+    record = record_of(tmp_path, run)
+    assert set(record) == documented_fields()
+    assert set(record["artifacts"]["file"]) == {"size", "sha256", "changed_ns"}
+
+
+def test_every_field_of_a_failed_record_is_documented(tmp_path):
+    def run(job):
+        raise RuntimeError("on purpose")
+
+    record = record_of(tmp_path, run)
+    assert set(record) == documented_fields()
+    assert set(record["error"]) == {"cause", "message", "traceback"}
+    assert f"`{record['error']['cause']}`" in TEXT
+
+
+def test_schema_folders_and_causes_are_named():
+    assert f"Schema {SCHEMA}." in TEXT
+    assert all(f"`{folder}/" in TEXT for folder in FOLDERS)
+    named = (value for name, value in vars(causes).items() if name.isupper() and isinstance(value, str))
+    assert all(f"`{cause}`" in TEXT for cause in named)
