@@ -38,8 +38,13 @@ def write_text(path: Path, text: str, aside: Path | None = None) -> None:
 
 
 def write_json(path: Path, value: Any, aside: Path | None = None) -> None:
-    """`write_bytes` of readable JSON. NaN and infinities are refused (ValueError)."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", aside)
+    """`write_bytes` of `json_bytes`."""
+    write_bytes(path, json_bytes(value), aside)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Readable JSON, always the same bytes for the same value. NaN and infinities are refused (ValueError)."""
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def create(path: Path, data: bytes, aside: Path | None = None) -> bool:

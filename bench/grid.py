@@ -230,7 +230,9 @@ def _validate(model: type[M], value: Any, document: Document, base: Location) ->
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=True)[0]
+        found = error.errors(include_url=False)
+        # A misspelt key is also a missing one: the spelling is what the user wants to hear of.
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     except RecursionError:
         raise document.error(base, "nested too deeply") from None
     location = _in_document(document, (*base, *first["loc"]))

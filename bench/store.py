@@ -82,12 +82,12 @@ class Store:
         """
         path = self.record_path(task)
         try:
-            record = json.loads(path.read_bytes())
+            record = _unseal(path.read_bytes())
         except FileNotFoundError:
             return Finding("missing")
-        except (OSError, ValueError, RecursionError):
-            return Finding("damaged", damage=f"record {path}: not readable")
-        if not _is_sealed(record) or (record["kind"], record["key"]) != (task.kind, task.key):
+        except OSError as error:
+            return Finding("damaged", damage=f"record {path}: {one_line(str(error))}")
+        if record is None or (record["kind"], record["key"]) != (task.kind, task.key):
             return Finding("damaged", damage=f"record {path}: contents do not match its digest")
         if record["status"] != "done":
             return Finding("failed", record)
@@ -121,10 +121,10 @@ class Store:
         """Every intact record of a kind, whatever grid it came from."""
         for path in sorted((self.root / "records").glob(f"{kind}-*.json")):
             try:
-                record = json.loads(path.read_bytes())
-            except (OSError, ValueError):
+                record = _unseal(path.read_bytes())
+            except OSError:
                 continue
-            if _is_sealed(record) and record["kind"] == kind:
+            if record is not None and record["kind"] == kind:
                 yield record
 
     # ---- what changes it
@@ -228,13 +228,14 @@ def is_full(error: BaseException) -> bool:
     return False
 
 
-def _is_sealed(record: Any) -> bool:
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        return False
+def _unseal(data: bytes) -> Record | None:
+    """The record in a file's bytes; None unless every byte is as it was written."""
     try:
-        return seal(record)["digest"] == record.get("digest")
-    except ValueError:
-        return False
+        record = json.loads(data)
+        intact = record["schema"] == SCHEMA and record == seal(record) and atomic.json_bytes(record) == data
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return record if intact else None
 
 
 def _is_intact(file: Path, expected: Mapping[str, Any], thorough: bool) -> bool:
