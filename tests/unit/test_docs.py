@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {"build", "dist", "runs", "data", "__pycache__"}  # as .gitignore; hidden folders too, but for .ci
 TEXT = {".md", ".py", ".toml", ".txt", ".yaml", ".yml", ".json", ".sh", ".cfg", ".html", ".svg", ""}
 LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+NAMED_FILE = re.compile(r"`((?:smi|bench|tests|experiments|docs)/[\w./-]*)`")
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 # Folders of somebody's machine, and hosts of package registries; spelled apart so that this file passes.
@@ -73,6 +74,12 @@ def test_every_relative_link_resolves(document):
     text = CODE_BLOCK.sub("", document.read_text(encoding="utf-8"))
     targets = [target for target in LINK.findall(text) if not re.match(r"[a-z]+:", target)]
     assert [target for target in targets if not resolves(document, target)] == []
+
+
+@pytest.mark.parametrize("document", MARKDOWN, ids=name_of)
+def test_every_file_of_the_project_that_is_named_exists(document):
+    named = NAMED_FILE.findall(document.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_readme_examples_run(tmp_path, monkeypatch):
