@@ -1,0 +1,66 @@
+"""What is in SLURM now: the queue, read through the ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.executors.slurm import client
+from bench.executors.slurm.client import Entry
+from bench.executors.slurm.ledger import Ledger, Submission, entry_of, find_lost_ids
+from bench.store import Store
+from bench.task import Task
+from bench.wording import plural
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a task is in SLURM."""
+
+    job: str
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class View:
+    """SLURM's queue and the ledger, at one moment."""
+
+    submissions: tuple[Submission, ...]
+    queue: Mapping[str, Entry]
+    active: Mapping[str, Place]  # task name -> where it waits or runs
+
+
+def look_at_slurm(ledger: Ledger) -> View | None:
+    """The view of now; None if SLURM does not answer."""
+    submissions = ledger.all()
+    lost = any(submission.job is None for submission in submissions)
+    queue = client.queue([s.job for s in submissions if s.job is not None], mine=lost) if submissions else {}
+    if queue is None:
+        return None
+    submissions = find_lost_ids(submissions, queue)
+    active: dict[str, Place] = {}
+    for submission in submissions:
+        for name, job in submission.jobs().items():
+            entry = entry_of(job, submission, queue)
+            if entry is not None and entry.active and (name not in active or entry.state == "RUNNING"):
+                active[name] = Place(job, entry)
+    return View(tuple(submissions), queue, active)
+
+
+def queued_lines(store: Store, tasks: Sequence[Task]) -> list[str]:
+    """For --status: what of some tasks waits or runs in SLURM, one line per job."""
+    if not (store.root / "slurm").is_dir():
+        return []
+    view = look_at_slurm(Ledger(store))
+    if view is None:
+        return ["SLURM does not answer: what waits in its queue is not known"]
+    names = {task.name for task in tasks}
+    counts: Counter[tuple[str, str]] = Counter()
+    for name, place in view.active.items():
+        if name in names:
+            reason = f" ({place.entry.reason})" if place.entry.reason else ""
+            counts[place.job.partition("_")[0], f"{place.entry.state.lower()}{reason}"] += 1
+    return [
+        f"SLURM job {job}: {plural(count, 'task')} {state}" for (job, state), count in sorted(counts.items())
+    ]
