@@ -17,7 +17,7 @@ from typing import Any
 from bench import devices, executors, plan, reports, survey
 from bench.causes import is_a
 from bench.errors import BenchError, StoreError
-from bench.executors.protocol import BLOCKED, FAILED, RUNNING, Context, Executor
+from bench.executors.protocol import BLOCKED, FAILED, Context, Executor
 from bench.grid import DEFAULT_SCALE, PAPER_SCALE, Grid, load
 from bench.grid_file import one_line
 from bench.options import parse, sources_of
@@ -107,11 +107,15 @@ class Sweep:
         details = reports.status(self.plan, states, self.store)
         if details:
             print(details)
+        for line in executors.queued(self.store, self.plan.tasks):
+            print(line)
         return OK
 
     def _cancel(self, states: dict[str, State], sources: Sources) -> int:
-        executor = executors.make(self._executor_name()[0], self._context(sources, "cpu"))
-        print(executor.cancel([task for task in self.plan.tasks if states[task.name].status == RUNNING]))
+        queued = executors.queued(self.store, self.plan.tasks)
+        name = "slurm" if queued else self._executor_name()[0]
+        executor = executors.make(name, self._context(sources, "cpu"))
+        print(executor.cancel(survey.to_do(self.plan, states)))
         executor.close()
         return OK
 
@@ -132,7 +136,8 @@ class Sweep:
                 f"{plural(len(todo), 'task')} to do, {time_needed} on its CPU; give --allow-cpu to run all the same"
             )
         self.store.prepare()
-        device = "cpu" if name == "slurm" else devices.resolve(options.device)
+        # A job uses its own GPU where its kind asks for one, whatever this machine has.
+        device = options.device or "cuda" if name == "slurm" else devices.resolve(options.device)
         self._say(f"executor: {name} ({why}); store: {self.store.root}")
         self._say(f"{plural(len(self.plan.tasks), 'task')}, {len(todo)} to do: {time_needed}")
         view = make_view(options.quiet)
@@ -179,8 +184,12 @@ class Sweep:
         if stopped:
             print(stopped, file=sys.stderr)
             return INTERRUPTED
+        left = survey.to_do(self.plan, states)
+        if left:
+            text = f"{plural(len(left), 'task')} left undone (cancelled?); the same command runs them"
+            print(text, file=sys.stderr)
         failed = any(state.status in (FAILED, BLOCKED) for state in states.values())
-        return FAILURES if failed else OK
+        return FAILURES if failed or left else OK
 
     # ---- pieces
 

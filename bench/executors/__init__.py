@@ -6,10 +6,14 @@ To add one: a module with a class that fits `protocol.Executor`, and its name in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.devices import gpu_count
 from bench.errors import BenchError
 from bench.executors.protocol import Context, Executor
 from bench.grid import PAPER_SCALE
+from bench.store import Store
+from bench.task import Task
 
 NAMES = ("serial", "local", "slurm")
 
@@ -59,3 +63,10 @@ def make(name: str, context: Context) -> Executor:
     from bench.executors.slurm import SlurmExecutor
 
     return SlurmExecutor(context)
+
+
+def queued(store: Store, tasks: Sequence[Task]) -> list[str]:
+    """What of some tasks waits or runs in SLURM, in lines for people; empty where nothing was ever submitted."""
+    from bench.executors.slurm import queued_lines
+
+    return queued_lines(store, tasks)

@@ -347,7 +347,7 @@ class Cluster:
         (self.dir / STARTED).write_text(json.dumps(kept))
 
     def _end_leftovers(self) -> None:
-        """A slurmstepd outlives its slurmd, and so do a job's processes. Ours have this cluster in their environment."""
+        """A slurmstepd outlives its slurmd, and so do a job's processes; ours know this cluster by its file."""
         mark = f"SLURM_CONF={self.conf}".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, ValueError):

@@ -4,7 +4,7 @@ Two processes, because submitit's signal handler runs between two bytecodes of t
 when it returns: the task would have no chance to reach the end of an iteration and save its state. So the handler
 tells the task's process to stop, waits until it has saved, and only then has the job requeued.
 
-This module must stay light (no torch): the waiting process imports it on every node.
+task_process.py is the other process. This module must stay light (no torch): the waiting process has no need of it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import provenance
-from bench.errors import BenchError, StoreError
-from bench.executors.protocol import STOPPED
+from bench.errors import StoreError
 from bench.executors.slurm import client
 from bench.executors.slurm.ledger import LOGS, Ledger, Submission
 from bench.holders import slurm_job_id
@@ -157,7 +156,7 @@ class _Child:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         with _signals_held():
             process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "bench.executors.slurm.job"],
+                [sys.executable, "-u", "-m", "bench.executors.slurm.task_process"],
                 stdin=subprocess.PIPE,
                 cwd=provenance.ROOT,
                 env=environment,
@@ -207,42 +206,3 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def main() -> int:
-    """The task's process: take the order, run the task, say by the exit code how it ended."""
-    told: list[int] = []
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda received, frame: told.append(received))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    order: Order = pickle.load(sys.stdin.buffer)
-    store = Store(order.store)
-    try:
-        from bench.worker import record_death, run_task  # heavy: torch
-
-        task = Ledger(store).read_task(order.task)
-        if order.death:
-            record_death(store, task, order.death, order.device)
-            return SETTLED_EXIT
-        outcome = run_task(
-            store,
-            task,
-            sources=order.sources,
-            device=order.device,
-            kinds=order.kinds,
-            # A parent that was killed has no other voice.
-            should_stop=lambda: bool(told) or os.getppid() != order.parent,
-            notes=order.notes,
-        )
-    except BenchError as error:
-        print(error, file=sys.stderr, flush=True)
-        return STORE_EXIT
-    print(f"{order.task}: {outcome.status} {outcome.detail}".rstrip(), flush=True)
-    return STOPPED_EXIT if outcome.status == STOPPED else SETTLED_EXIT
-
-
-if __name__ == "__main__":
-    # Under its importable name: what is unpickled refers to that module, not to __main__.
-    from bench.executors.slurm.job import main as task_main
-
-    sys.exit(task_main())
