@@ -1,0 +1,245 @@
+"""Models by name, offline first: our micro ViT of the digits scale, or any timm VisionTransformer.
+
+A model is first described (`describe`: JSON values that go into the settings of its teacher task: architecture,
+and where weights come from by content), then made (`create`), and once made kept as an artifact
+(`save`, `load`: model.safetensors and model.json). Weights are looked for in the `--checkpoints` folder, then in
+timm's cache, then on the hub; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from timm.models import get_pretrained_cfg
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from bench.errors import BenchError, MissingData
+from bench.task import Sources
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+DATA_CONFIG = ("input_size", "mean", "std", "interpolation")  # what model.json keeps of timm's data config
+
+# Our own architectures; anything else is looked up in timm. No weights: a teacher task trains them.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "digits_vit": {
+        "img_size": 32,
+        "patch_size": 4,
+        "in_chans": 1,
+        "num_classes": 10,
+        "embed_dim": 64,
+        "depth": 4,
+        "num_heads": 4,
+        "mlp_ratio": 4.0,
+    }
+}
+
+
+def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any]:
+    """What identifies a model in a task's settings. Raises BenchError for unknown names and missing weights.
+
+    Own architectures give {"name", "architecture"}, timm models {"name", "weights": {"sha256"} or {"hub"}};
+    weights=False leaves the weights out (for costs, which do not depend on them).
+    """
+    if name in ARCHITECTURES:
+        return {"name": name, "architecture": dict(ARCHITECTURES[name])}
+    if not timm.is_model(name.split(".")[0]):
+        near = difflib.get_close_matches(name, [*ARCHITECTURES, *timm.list_models()], n=3)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise BenchError(f"unknown model {name!r}; known: {', '.join(ARCHITECTURES)} and timm's models{hint}")
+    described = {"name": name}
+    if weights:
+        kind, where = find_weights(name, sources)
+        described["weights"] = {"hub": where} if kind == "hub" else {"sha256": _file_sha256(where)}
+    return described
+
+
+def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.Module:
+    """The described model in eval mode; with its weights if `sources` is given and it has any (else random)."""
+    if "architecture" in described:
+        model = VisionTransformer(**described["architecture"])
+    else:
+        model = timm.create_model(described["name"])
+    if sources is not None and "weights" in described:
+        kind, where = find_weights(described["name"], sources)
+        path = _hub_file(where, local_only=False) if kind == "hub" else where
+        if kind == "file" and _file_sha256(path) != described["weights"].get("sha256"):
+            raise BenchError(f"{path} holds other weights than those planned with")
+        load_weights(model, path)
+    return model.eval()
+
+
+def outline(name: str) -> VisionTransformer:
+    """The model without values (on the meta device): to ask for its patch grid, or whether it is handled."""
+    described = describe(name, Sources(), weights=False)
+    try:
+        with torch.device("meta"):
+            return create(described)
+    except (NotImplementedError, RuntimeError):  # a constructor that computes with values
+        return create(described)
+
+
+def find_weights(name: str, sources: Sources, local_only: bool = False) -> tuple[str, Any]:
+    """("file", path) in the checkpoints folder, or ("hub", timm tag) in timm's cache or on the hub, in that order.
+
+    What is only on the hub is fetched into the cache now, before any work depends on it, unless local_only.
+    Raises MissingData that says what to fetch and where to put it.
+    """
+    folder = sources.checkpoints
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise MissingData(f"--checkpoints {folder} is not a folder")
+        for suffix in SUFFIXES:
+            path = Path(folder) / f"{name}{suffix}"
+            if path.is_file():
+                return "file", path
+    tag = getattr(get_pretrained_cfg(name), "hf_hub_id", None)
+    if tag and (_hub_file(tag, local_only=True) or (not local_only and _hub_file(tag, local_only=False))):
+        return "hub", tag
+    looked = f"{folder}/{name}.safetensors (or .pth), " if folder is not None else ""
+    places = f"{looked}timm's cache" + ("" if local_only else " and the hub")
+    fetch = f"fetch model.safetensors of {tag} from the Hugging Face hub" if tag else "get a checkpoint"
+    raise MissingData(
+        f"no weights for {name} in {places}; {fetch}, save it as DIR/{name}.safetensors and pass --checkpoints DIR"
+    )
+
+
+def _hub_file(tag: str, local_only: bool) -> Path | None:
+    """Path of the hub's model.safetensors in the cache, fetched if allowed; None if it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(tag, "model.safetensors", local_files_only=local_only, etag_timeout=10))
+    except Exception:  # offline, refused, unknown there: the caller says in one line what can be done
+        return None
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a checkpoint strictly (.safetensors, or what `torch.load(weights_only=True)` reads). BenchError if not."""
+    state = read_weights(path)
+    if isinstance(model, VisionTransformer):
+        state = checkpoint_filter_fn(state, model)
+    expected = model.state_dict()
+    for name, value in expected.items():
+        if name not in state:
+            raise BenchError(f"{path} is no checkpoint of this model: it lacks {name}")
+        if state[name].shape != value.shape:
+            found, wanted = tuple(state[name].shape), tuple(value.shape)
+            raise BenchError(
+                f"{path} is no checkpoint of this model: {name} is {found}, the model's {wanted}"
+            )
+    strangers = sorted(set(state) - set(expected))
+    if strangers:
+        raise BenchError(f"{path} is no checkpoint of this model: it also holds {', '.join(strangers[:3])}")
+    model.load_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file; looks into {"model": ...}, {"state_dict": ...} as published checkpoints nest them."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BenchError(
+            f"{path} is no readable checkpoint (damaged, or not tensors alone): {reason[:160]}"
+        ) from None
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BenchError(f"{path} holds no state dict (name -> tensor)")
+    return state
+
+
+def data_config(model: nn.Module) -> dict[str, Any]:
+    """{"input_size": [C, H, W], "mean": [...], "std": [...], "interpolation"} from timm's data config of the model."""
+    config = timm.data.resolve_model_data_config(model)
+    return {key: list(value) if isinstance(value := config[key], tuple) else value for key in DATA_CONFIG}
+
+
+def set_data_config(model: nn.Module, mean: list[float], std: list[float]) -> None:
+    """Give an own architecture the data config that timm's models carry, so that smi normalises by it."""
+    embed = model.patch_embed
+    size = (embed.proj.in_channels, *embed.img_size)
+    model.pretrained_cfg = {
+        "input_size": size,
+        "mean": tuple(mean),
+        "std": tuple(std),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "num_classes": model.num_classes,
+    }
+
+
+def save(model: nn.Module, described: Mapping[str, Any], folder: Path) -> None:
+    """Write model.safetensors and model.json (description and data config) into the folder."""
+    save_file(
+        {name: value.contiguous().cpu() for name, value in model.state_dict().items()},
+        folder / "model.safetensors",
+    )
+    kept = {
+        "model": {key: described[key] for key in described if key != "weights"},
+        "data": data_config(model),
+    }
+    (folder / "model.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """(model in eval mode on the device, its data config) from the artifacts of a teacher task."""
+    kept = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    model = create(kept["model"])
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    if "architecture" in kept["model"]:
+        set_data_config(model, kept["data"]["mean"], kept["data"]["std"])
+    return model.to(device), kept["data"]
+
+
+@torch.no_grad()
+def initialise_micro_vit(model: VisionTransformer, seed: int) -> None:
+    """Weights that a micro ViT trains well from, where timm's own initialisation, made for large models, does not:
+    xavier linear layers, positions from 0.5 x sin-cos, a faint patch embedding."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+            nn.init.zeros_(module.bias)
+    nn.init.normal_(model.patch_embed.proj.weight, std=1e-3, generator=generator)
+    nn.init.zeros_(model.patch_embed.proj.bias)
+    nn.init.normal_(model.cls_token, std=0.02, generator=generator)
+    model.pos_embed.zero_()
+    rows, columns = model.patch_embed.grid_size
+    model.pos_embed[0, model.num_prefix_tokens :] = 0.5 * _sin_cos(rows, columns, model.embed_dim)
+
+
+def _sin_cos(rows: int, columns: int, width: int) -> Tensor:
+    """Sin-cos position embeddings of a patch grid, [rows * columns, width]: half for the row, half for the column."""
+    frequencies = torch.exp(-math.log(10000) * torch.arange(width // 4) / (width // 4))
+
+    def along(positions: Tensor) -> Tensor:
+        angles = positions[:, None] * frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    row = torch.arange(rows).repeat_interleave(columns).float()
+    column = torch.arange(columns).repeat(rows).float()
+    return torch.cat([along(row), along(column)], dim=1)
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

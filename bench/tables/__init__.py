@@ -1,0 +1,51 @@
+"""Tables from records alone, at any time: also half-way through a sweep, holes shown as holes.
+
+`render` is what a sweep calls. It publishes what the table is made of (bench/tables/published.py) and writes the
+table from that, so `python -m bench.tables` makes the same files again without the store, the data or the weights.
+To add a table, write a module with `text(sheet) -> str` and name it here by its grid's `experiment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import atomic
+from bench.errors import BenchError
+from bench.grid import Grid
+from bench.plan import CellTasks
+from bench.store import Store
+from bench.tables import index, published, quantization
+from bench.tables.published import Sheet
+
+TABLES: dict[str, Callable[[Sheet], str]] = {
+    "quantization": quantization.text,
+}
+
+
+def render(
+    grid: Grid,
+    scale: str,
+    cells: Sequence[CellTasks],
+    store: Store,
+    results: Path,
+    context: Mapping[str, Any],
+) -> Path:
+    """Publish the records behind a grid's table, write results/<scale>/<grid>.md and the index; returns its path.
+
+    context: {"command": the command that makes it}. Records that are not there are holes in the table.
+    """
+    sheet = published.publish(grid, scale, cells, store, results, context["command"])
+    path = write(sheet, results)
+    index.write(results)
+    return path
+
+
+def write(sheet: Sheet, results: Path) -> Path:
+    """Write one table from what is published."""
+    if sheet.experiment not in TABLES:
+        raise BenchError(f"no table for the experiment {sheet.experiment!r}; known: {', '.join(TABLES)}")
+    path = results / sheet.scale / f"{sheet.grid}.md"
+    atomic.write_text(path, TABLES[sheet.experiment](sheet))
+    return path

@@ -1,0 +1,36 @@
+"""results/README.md: an index, made from what is published, of the tables that are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import atomic
+from bench.tables import published
+from bench.tables.parts import markdown, provenance
+
+HEAD = """# Results
+
+Made by the commands below; do not edit. Each table names its scale: `digits` is the embedded one (a micro ViT on
+scikit-learn's digits), `paper` the paper's (DeiT on ImageNet and CIFAR). The records behind a table lie in
+`<scale>/records/`; `python -m bench.tables` makes every file here again from them. No sweep ever reads them.
+"""
+
+
+def write(results: Path) -> Path:
+    """Write the index; returns its path."""
+    rows = []
+    for sheet in published.sheets(results):
+        origin = provenance(sheet)
+        rows.append(
+            {
+                "table": f"[{sheet.grid}]({sheet.scale}/{sheet.grid}.md): {sheet.title}",
+                "scale": sheet.scale,
+                "device": origin["hardware"],
+                "date": origin["date"],
+                "commit": origin["commit"],
+                "command": origin["command"],
+            }
+        )
+    path = results / "README.md"
+    atomic.write_text(path, HEAD + "\n" + (markdown(rows) if rows else "Nothing has been run.") + "\n")
+    return path

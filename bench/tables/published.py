@@ -1,0 +1,125 @@
+"""What stands under results/<scale>/records/: the small records behind the tables, and one sheet per grid.
+
+A sheet (`<grid>.json`) says which cells the grid had and which records fill them. Sheets and records are all that
+tables are made from. Nothing here is ever read by a sweep: a fresh clone computes everything itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import atomic
+from bench.errors import BenchError
+from bench.grid import PAPER_SCALE, Grid
+from bench.plan import CellTasks, make_plan
+from bench.store import Record, Store
+from bench.task import Task
+
+# Of no use to a reader, or nobody's business: where on which machine it ran.
+PRIVATE = ("host", "log", "digest", "slurm_job_id")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One grid at one scale.
+
+    methods: label -> as in the grid file. paper: the grid's paper scale (axes and settings), from which closed-form
+    costs of the real models are computed at every scale; {} if it has none.
+    cells: [{"cell": {axis: value}, "tasks": {column: record name}}]; inputs of the tasks are columns too.
+    records: record name -> record, of those that are there.
+    """
+
+    grid: str
+    title: str
+    experiment: str
+    scale: str
+    command: str
+    methods: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Any]
+    paper: Mapping[str, Any]
+    cells: Sequence[Mapping[str, Any]]
+    records: Mapping[str, Record] = field(default_factory=dict)
+
+
+def publish(
+    grid: Grid, scale: str, cells: Sequence[CellTasks], store: Store, results: Path, command: str
+) -> Sheet:
+    """Write the sheet and the records of a grid; records that no sheet of the scale names any more are removed."""
+    folder = results / scale / "records"
+    folder.mkdir(parents=True, exist_ok=True)
+    records = {}
+    for task in make_plan(cells).tasks:
+        record = store.record(task)
+        if record is not None:
+            records[task.name] = _public(record)
+    paper = grid.scales.get(PAPER_SCALE)
+    sheet = Sheet(
+        grid=grid.name,
+        title=grid.title,
+        experiment=grid.experiment,
+        scale=scale,
+        command=command,
+        methods=grid.methods,
+        settings=grid.scale(scale).settings,
+        paper={} if paper is None else {"axes": paper.axes, "settings": paper.settings},
+        cells=[{"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells],
+        records=records,
+    )
+    for name, record in records.items():
+        atomic.write_json(folder / f"{name}.json", record)
+    atomic.write_json(folder / f"{grid.name}.json", {**asdict(sheet), "records": sorted(records)})
+    _remove_unnamed(folder)
+    return sheet
+
+
+def sheets(results: Path) -> list[Sheet]:
+    """Every published sheet with its records, by scale and grid. BenchError for a damaged one."""
+    return [_read(path) for path in sorted(results.glob("*/records/*.json")) if _is_sheet(path)]
+
+
+def _read(path: Path) -> Sheet:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        records = {
+            name: json.loads((path.parent / f"{name}.json").read_text(encoding="utf-8"))
+            for name in values["records"]
+        }
+        return Sheet(**{**values, "records": records})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{path} or a record that it names is damaged: {error}") from None
+
+
+def _is_sheet(path: Path) -> bool:
+    return "-" not in path.stem  # records are <kind>-<key>.json; grids' names have no dash
+
+
+def _columns(tasks: Mapping[str, Task]) -> dict[str, str]:
+    """Record names by column, those of inputs under the inputs' names."""
+    names: dict[str, str] = {}
+    for column, task in tasks.items():
+        names[column] = task.name
+        for inner, name in _columns(task.inputs).items():
+            names.setdefault(inner, name)
+    return names
+
+
+def _public(record: Record) -> Record:
+    kept = {key: value for key, value in record.items() if key not in PRIVATE}
+    if kept.get("error"):
+        kept["error"] = {key: kept["error"].get(key) for key in ("cause", "message")}
+    return kept
+
+
+def _remove_unnamed(folder: Path) -> None:
+    paths = list(folder.glob("*.json"))
+    named = {path.stem for path in paths if _is_sheet(path)}
+    for path in paths:
+        if _is_sheet(path):
+            named |= set(json.loads(path.read_text(encoding="utf-8"))["records"])
+    for path in paths:
+        if path.stem not in named:
+            path.unlink()

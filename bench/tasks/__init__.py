@@ -1,0 +1,30 @@
+"""What each kind of task does: (settings, input artifacts) -> (metrics, output artifacts). No dispatch, no paths.
+
+To add a kind, write a module with `run(job) -> metrics` and name it here. A kind's version is part of its tasks'
+keys: raise it when the code changes what it computes, and only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.task import Job
+from bench.tasks import evaluate, images, quantize, teacher
+
+
+@dataclass(frozen=True)
+class Kind:
+    """run(job) writes artifacts to job.out and returns metrics (JSON values)."""
+
+    version: int
+    run: Callable[[Job], dict[str, Any]]
+
+
+KINDS: dict[str, Kind] = {
+    "teacher": Kind(1, teacher.run),
+    "images": Kind(1, images.run),
+    "evaluate": Kind(1, evaluate.run),
+    "quantize": Kind(1, quantize.run),
+}

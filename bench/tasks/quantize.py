@@ -1,0 +1,27 @@
+"""Kind "quantize": calibrate a quantized model on images, and hold it against full precision on the test split.
+
+inputs: teacher, images. settings: weight_bits, activation_bits, test (bench.datasets.fingerprint).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import smi
+from bench import models
+from bench.datasets import open_split
+from bench.task import Job
+from bench.tasks.images import FILE
+from bench.tasks.scoring import compare
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Metrics: see bench.tasks.scoring.compare."""
+    settings = job.task.settings
+    model, data = models.load(job.inputs["teacher"], job.device)
+    images = smi.SyntheticImages.load(job.inputs["images"] / FILE)
+    quantized = smi.quantize(
+        model, images, settings["weight_bits"], settings["activation_bits"], device=job.device
+    )
+    test = open_split(settings["test"], data, job.sources)
+    return compare(model, quantized, test, job.device, job.progress, job.should_stop)

@@ -1,0 +1,85 @@
+"""Scoring models on a split: top-1, and how far another model's logits are from a reference's.
+
+Shapes: B pictures, C channels, H x W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import smi
+from bench.datasets import batches
+from smi.vit import normalisation
+
+BATCH = 128  # pictures scored together; scores do not depend on it beyond rounding
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+@torch.no_grad()
+def top1(
+    model: nn.Module,
+    split: Dataset,
+    device: str,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> float:
+    """Share (%) of the split's pictures whose label is the greatest logit."""
+    right = done = 0
+    for image, labels in _normalised(model, split, device, should_stop):
+        right += (model(image).argmax(1) == labels).sum().item()
+        done += len(labels)
+        if progress is not None:
+            progress(done, len(split), {"top1": 100 * right / done})
+    return 100 * right / done
+
+
+@torch.no_grad()
+def compare(
+    reference: nn.Module,
+    other: nn.Module,
+    split: Dataset,
+    device: str,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> dict[str, float]:
+    """`other` beside `reference` on the split, both fed whole pictures normalised as the reference wants them.
+
+    top1, reference_top1, agreement (same greatest logit), all in %; logit_error: ||other - reference|| over
+    ||reference||, Frobenius norms over all pictures' logits; pictures: their number.
+    """
+    right = reference_right = agree = done = 0
+    error = norm = 0.0
+    for image, labels in _normalised(reference, split, device, should_stop):
+        expected, found = reference(image), other(image)
+        right += (found.argmax(1) == labels).sum().item()
+        reference_right += (expected.argmax(1) == labels).sum().item()
+        agree += (found.argmax(1) == expected.argmax(1)).sum().item()
+        error += (found - expected).double().square().sum().item()
+        norm += expected.double().square().sum().item()
+        done += len(labels)
+        progress(done, len(split), {"top1": 100 * right / done})
+    if not math.isfinite(error):
+        raise smi.NonFiniteLoss("the quantized model's logits are not finite")
+    return {
+        "top1": 100 * right / done,
+        "reference_top1": 100 * reference_right / done,
+        "agreement": 100 * agree / done,
+        "logit_error": math.sqrt(error / norm),
+        "pictures": done,
+    }
+
+
+def _normalised(
+    model: nn.Module, split: Dataset, device: str, should_stop: Callable[[], bool] | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Normalised pictures [B, C, H, W] and labels [B] on the device."""
+    mean, std = (values.to(device) for values in normalisation(model))
+    for pictures, labels in batches(split, BATCH):
+        if should_stop is not None and should_stop():
+            raise smi.Interrupted("stopped while scoring; scoring starts anew")
+        yield (pictures.to(device) - mean) / std, labels.to(device)

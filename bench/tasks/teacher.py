@@ -1,0 +1,55 @@
+"""Kind "teacher": a model with its weights, trained here or pretrained, as artifact (bench/models.py).
+
+settings: model (bench.models.describe), seed, and for a model that is trained here: dataset, train and validation
+(bench.datasets.fingerprint), training (bench.training.expand).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bench import models, training
+from bench.datasets import open_split
+from bench.task import Job
+from bench.tasks.scoring import top1
+from smi.vit import normalisation
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Metrics: parameters; if trained: validation_top1 (%), loss (last, smoothed)."""
+    settings = job.task.settings
+    model = models.create(settings["model"], job.sources)
+    metrics: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
+    if settings.get("training"):
+        metrics |= _train(model, job)
+    models.save(model, settings["model"], job.out)
+    return metrics
+
+
+def _train(model: torch.nn.Module, job: Job) -> dict[str, Any]:
+    settings = job.task.settings
+    size = {"input_size": (model.patch_embed.proj.in_channels, *model.patch_embed.img_size)}
+    train = open_split(settings["train"], size, job.sources)
+    pictures, labels = train.tensors
+    models.set_data_config(
+        model, pictures.mean((0, 2, 3)).tolist(), pictures.std((0, 2, 3), correction=0).tolist()
+    )
+    models.initialise_micro_vit(model, settings["seed"])
+    model.to(job.device)
+    mean, std = normalisation(model)
+    loss = training.train(
+        model,
+        pictures,
+        labels,
+        settings["training"],
+        settings["seed"],
+        normalise=lambda image: (image - mean) / std,
+        device=job.device,
+        checkpoint=job.checkpoint,
+        progress=job.progress,
+        should_stop=job.should_stop,
+    )
+    validation = open_split(settings["validation"], size, job.sources)
+    return {"validation_top1": top1(model, validation, job.device), "loss": loss}

@@ -1,0 +1,158 @@
+"""Training a teacher from scratch: AdamW, cosine with warm-up, clipped gradients, random shifts.
+
+Deterministic and resumable at any step: the order of the pictures and their shifts are drawn from the seed and
+the step alone, so a checkpoint is the model, the optimiser and the step.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import smi
+from bench.errors import BenchError
+
+DEFAULTS: dict[str, Any] = {
+    "epochs": 40,
+    "batch_size": 32,
+    "lr": 2e-3,
+    "betas": (0.9, 0.99),
+    "weight_decay": 0.05,
+    "warmup": 0.1,  # share of the steps
+    "clip": 1.0,  # norm of all gradients
+    "shift": 2,  # pixels, up to which a picture is moved in each direction
+}
+
+
+def expand(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a training, as JSON values. Raises BenchError for an unknown or senseless one."""
+    for key, value in settings.items():
+        if key not in DEFAULTS:
+            raise BenchError(f"teacher training: unknown setting {key!r}; allowed: {', '.join(DEFAULTS)}")
+        wanted = DEFAULTS[key]
+        whole = isinstance(wanted, int)
+        numbers = value if isinstance(wanted, tuple) else [value]
+        if not isinstance(numbers, (list, tuple)) or any(
+            isinstance(v, bool) or not isinstance(v, int if whole else (int, float)) or v < 0 for v in numbers
+        ):
+            kind = "a whole number" if whole else "two numbers" if isinstance(wanted, tuple) else "a number"
+            raise BenchError(f"teacher training: {key} must be {kind}, at least 0, not {value!r}")
+    settings = {**DEFAULTS, **settings}
+    if min(settings["epochs"], settings["batch_size"]) < 1:
+        raise BenchError("teacher training: epochs and batch_size must be at least 1")
+    return settings | {"betas": list(settings["betas"])}
+
+
+def train(
+    model: nn.Module,
+    pictures: Tensor,
+    labels: Tensor,
+    settings: Mapping[str, Any],
+    seed: int,
+    *,
+    normalise: Callable[[Tensor], Tensor],
+    device: str,
+    checkpoint: Path,
+    progress: Callable[[int, int, Mapping[str, float]], None],
+    should_stop: Callable[[], bool],
+    checkpoint_seconds: float = 30.0,
+) -> float:
+    """Train `model` in place on pictures [N, C, H, W] in [0, 1] and labels [N]; returns the last loss, smoothed.
+
+    An existing checkpoint is continued. Raises smi.Interrupted, with the state saved, when told to stop.
+    """
+    count, batch = len(labels), settings["batch_size"]
+    steps_per_epoch = count // batch
+    total = settings["epochs"] * steps_per_epoch
+    warmup = max(1, round(settings["warmup"] * total))
+    model.to(device).train()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), settings["lr"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
+    )
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    first, smooth = _resume(checkpoint, model, optimiser, schedule, device)
+
+    def keep(step: int) -> None:
+        state = {
+            "step": step,
+            "smooth": smooth,
+            "model": model.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "schedule": schedule.state_dict(),
+        }
+        unfinished = checkpoint.with_name(checkpoint.name + ".part")
+        torch.save(state, unfinished)
+        os.replace(unfinished, checkpoint)
+
+    kept_at = time.monotonic()
+    for step in range(first, total):
+        if should_stop():
+            keep(step)
+            raise smi.Interrupted(f"training stopped at step {step} of {total}; it continues from there")
+        if time.monotonic() - kept_at > checkpoint_seconds:
+            keep(step)
+            kept_at = time.monotonic()
+        epoch, place = divmod(step, steps_per_epoch)
+        order = torch.randperm(count, generator=_generator(seed, 0, epoch))
+        chosen = order[place * batch : (place + 1) * batch]
+        shifted = random_shift(pictures[chosen], settings["shift"], _generator(seed, 1, step))
+        logits = model(normalise(shifted.to(device)))
+        loss = F.cross_entropy(logits, labels[chosen].to(device))
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
+        optimiser.step()
+        schedule.step()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise smi.NonFiniteLoss(
+                f"teacher training: the loss is {value} at step {step}, lr {settings['lr']}"
+            )
+        smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
+        progress(step + 1, total, {"loss": smooth})
+    model.eval()
+    return smooth
+
+
+def _resume(checkpoint: Path, model: nn.Module, optimiser, schedule, device: str) -> tuple[int, float | None]:
+    if not checkpoint.exists():
+        return 0, None
+    try:
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        return state["step"], state["smooth"]
+    except Exception as error:  # damaged: the folder is this task's own, so nothing else can be meant
+        raise smi.CheckpointError(
+            f"{checkpoint} cannot be continued from ({error}); remove it to start anew"
+        ) from None
+
+
+def _generator(seed: int, stream: int, index: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 2 + stream) * 1_000_003 + index)
+
+
+def random_shift(pictures: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Move every picture [N, C, H, W] by up to `most` pixels each way; what comes in is black."""
+    count, _, height, width = pictures.shape
+    moves = torch.randint(0, 2 * most + 1, (2, count), generator=generator)
+    padded = F.pad(pictures, [most] * 4)
+    rows = moves[0][:, None] + torch.arange(height)
+    columns = moves[1][:, None] + torch.arange(width)
+    which = torch.arange(count)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
