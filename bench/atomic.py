@@ -17,19 +17,21 @@ BLOCK = 1 << 20  # bytes read at a time when hashing
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
-def write_bytes(path: Path, data: bytes, aside: Path | None = None) -> None:
+def write_bytes(path: Path, data: bytes, aside: Path | None = None, lasting: bool = True) -> None:
     """Put `data` at `path`, replacing what is there.
 
     aside: folder on the same file system for the half-written file; by default the folder of `path`.
+    lasting: survive a power cut too, at the price of waiting for the disk.
     Raises OSError (disk full, read-only, ...) with `path` as it was.
     """
-    temporary = _write_aside(path, data, aside)
+    temporary = _write_aside(path, data, aside, lasting)
     try:
         os.replace(temporary, path)
     except BaseException:
         _unlink_quietly(temporary)
         raise
-    sync_folder(path.parent)
+    if lasting:
+        sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str, aside: Path | None = None) -> None:
@@ -51,9 +53,9 @@ def create(path: Path, data: bytes, aside: Path | None = None) -> bool:
     """Put `data` at `path` only if nothing is there; true for exactly one of any number of callers.
 
     A hard link is atomic on every shared file system, NFS included, and the file is whole when it appears.
-    Where hard links do not exist the file is opened exclusively instead.
+    Where hard links do not exist the file is opened exclusively instead. It need not survive a power cut.
     """
-    temporary = _write_aside(path, data, aside)
+    temporary = _write_aside(path, data, aside, lasting=False)
     try:
         os.link(temporary, path)
         return True
@@ -97,30 +99,31 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _write_aside(path: Path, data: bytes, aside: Path | None) -> Path:
+def _write_aside(path: Path, data: bytes, aside: Path | None, lasting: bool) -> Path:
     temporary = (aside or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        _write_new(temporary, data)
+        _write_new(temporary, data, lasting)
     except BaseException:
         _unlink_quietly(temporary)
         raise
     return temporary
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def _write_new(path: Path, data: bytes, lasting: bool) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
+        if lasting:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def _create_exclusively(path: Path, data: bytes) -> bool:
     try:
-        _write_new(path, data)
+        _write_new(path, data, lasting=False)
     except FileExistsError:
         return False
     except BaseException:

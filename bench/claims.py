@@ -186,7 +186,7 @@ class Claim:
             if due or self._said != shown:
                 said = self._said
                 try:
-                    atomic.write_json(path, said, self.claims.aside)
+                    atomic.write_bytes(path, atomic.json_bytes(said), self.claims.aside, lasting=False)
                 except (OSError, ValueError):
                     continue  # a full disk must not end the task; others see silence and wait for SILENCE
                 shown, last = said, time.monotonic()

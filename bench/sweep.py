@@ -135,11 +135,8 @@ class Sweep:
                 f"{self.grid.name} at the paper's scale is meant for a GPU, and this machine shows none: "
                 f"{plural(len(todo), 'task')} to do, {time_needed} on its CPU; give --allow-cpu to run all the same"
             )
-        self.store.prepare()
         # A job uses its own GPU where its kind asks for one, whatever this machine has.
         device = options.device or "cuda" if name == "slurm" else devices.resolve(options.device)
-        self._say(f"executor: {name} ({why}); store: {self.store.root}")
-        self._say(f"{plural(len(self.plan.tasks), 'task')}, {len(todo)} to do: {time_needed}")
         view = make_view(options.quiet)
         board = Board(self.plan, states, estimates, workers, view)
         context = self._context(sources, device, board)
@@ -148,6 +145,9 @@ class Sweep:
             raise BenchError(
                 f"--detach: the {name} executor runs tasks in this process; only slurm can go on without it"
             )
+        self.store.prepare()
+        self._say(f"executor: {name} ({why}); store: {self.store.root}")
+        self._say(f"{plural(len(self.plan.tasks), 'task')}, {len(todo)} to do: {time_needed}")
         try:
             return board, self._watch(executor, board, view, todo)
         finally:
