@@ -110,10 +110,12 @@ def python(session: nox.Session, *arguments: str, **options) -> None:
     """Run `python <arguments>` in the shared environment; `options` go to session.run.
 
     Exit codes above 1 (2: bad input) become nox's own, which would else be 1. After Ctrl-C the command has
-    time to save its state. PYTHONPATH is dropped: the environment is meant to be all there is.
+    time to save its state. PYTHONPATH is dropped: the environment is meant to be all there is. Bytecode is kept
+    even where that is switched off, as in many containers: without it every start compiles torch anew.
     """
     executable = environment(session)
-    env = {"PYTHONPATH": None, "PYTHONUNBUFFERED": "1", **options.pop("env", {})}
+    kept = {"PYTHONPATH": None, "PYTHONDONTWRITEBYTECODE": None, "PYTHONUNBUFFERED": "1"}
+    env = {**kept, **options.pop("env", {})}
     options = {"interrupt_timeout": 120, "terminate_timeout": 120, **options}
     try:
         session.run(executable, "-m", *arguments, env=env, **options)
