@@ -48,10 +48,10 @@ pictures are always fed whole."""
 DIGITS_NOTES = """\
 What this scale can and cannot show: {pictures} test pictures, so one picture is {step:.2f} points and the standard
 error at 98% is about {error:.1f}: top-1 does not tell calibration sources apart here, noise and real images included,
-and a difference of that size says nothing about which method is better. The relative logit error does move. Bit-widths are the paper's, not chosen by what the table looks like. Schedules are in
-proportion to the paper's: 200 iterations with stops at 20/40/60/80, PSAQ-ViT 2 rounds of 100. The paper has no
-figures for this model. The controls belong to every reading: they show what feeding few patches does by itself,
-whatever was optimised and however the patches were chosen."""
+and a difference of that size says nothing about which method is better. The relative logit error does move.
+Bit-widths are the paper's, not chosen by what the table looks like. The paper has no figures for this model. The
+controls belong to every reading: they show what feeding few patches does by itself, whatever was optimised and
+however the patches were chosen."""
 
 
 def text(sheet: Sheet) -> str:
@@ -67,7 +67,7 @@ def text(sheet: Sheet) -> str:
     parts += ["## Upstream cost: DeiT/16 at 224x224", markdown(_cost_rows(sheet)), COST_NOTES]
     parts += [f"## Data-free quantization: {model}", markdown(_accuracy_rows(sheet, frame))]
     parts.append(ACCURACY_NOTES.format(count=_count(sheet)))
-    parts += _scale_notes(sheet, frame)
+    parts += [_schedules(sheet), *_scale_notes(sheet, frame)]
     parts += ["## How this was made", footer(sheet)]
     return "\n\n".join(parts) + "\n"
 
@@ -195,6 +195,23 @@ def _errors(cells: pd.DataFrame) -> str:
 
 
 # ---- words
+
+
+def _schedules(sheet: Sheet) -> str:
+    """How long each recipe runs at this scale, and when patches stop."""
+    named = {method["recipe"] for method in sheet.methods.values() if method.get("recipe")}
+    lengths = []
+    for name in sorted(named):
+        recipe = smi.recipe(name, **sheet.settings.get("recipes", {}).get(name, {}))
+        rounds = f"{recipe.rounds} rounds of " if recipe.rounds > 1 else ""
+        lengths.append(
+            f"{name} {rounds}{recipe.iterations // recipe.rounds} iterations at lr {recipe.learning_rate}"
+        )
+    stops = [
+        f"{name} stops at {'/'.join(map(str, schedule['at']))}, each time the fraction {schedule['drop']} of what is in"
+        for name, schedule in sheet.settings.get("schedules", {}).items()
+    ]
+    return f"Schedules at this scale: {'; '.join(lengths + stops)}."
 
 
 def _scale_notes(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
