@@ -31,18 +31,20 @@ from bench.task import Sources
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 DATA_CONFIG = ("input_size", "mean", "std", "interpolation")  # what model.json keeps of timm's data config
 
+_DIGITS_VIT: dict[str, Any] = {
+    "img_size": 32,
+    "patch_size": 4,
+    "in_chans": 1,
+    "num_classes": 10,
+    "embed_dim": 64,
+    "depth": 4,
+    "num_heads": 4,
+    "mlp_ratio": 4.0,
+}
 # Our own architectures; anything else is looked up in timm. No weights: a teacher task trains them.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "digits_vit": {
-        "img_size": 32,
-        "patch_size": 4,
-        "in_chans": 1,
-        "num_classes": 10,
-        "embed_dim": 64,
-        "depth": 4,
-        "num_heads": 4,
-        "mlp_ratio": 4.0,
-    }
+    "digits_vit": _DIGITS_VIT,
+    "digits_vit_patch8": {**_DIGITS_VIT, "patch_size": 8},
 }
 
 

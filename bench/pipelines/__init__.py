@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.grid import Grid
-from bench.pipelines import quantization
+from bench.pipelines import gallery, quantization
 from bench.plan import CellTasks
 from bench.task import Sources
 
 PIPELINES: dict[str, Callable[[Grid, str, Sources], list[CellTasks]]] = {
     "quantization": quantization.build,
+    "gallery": gallery.build,
 }
 
 

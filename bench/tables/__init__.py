@@ -16,11 +16,12 @@ from bench.errors import BenchError
 from bench.grid import Grid
 from bench.plan import CellTasks
 from bench.store import Store
-from bench.tables import index, published, quantization
+from bench.tables import gallery, index, published, quantization
 from bench.tables.published import Sheet
 
 TABLES: dict[str, Callable[[Sheet], str]] = {
     "quantization": quantization.text,
+    "gallery": gallery.text,
 }
 
 

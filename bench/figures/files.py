@@ -1,0 +1,85 @@
+"""Figures on disk: PNG, SVG for line plots, GIF for what moves. Whole or not at all; same figure, same bytes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+
+from bench import atomic
+from bench.figures.kinds import Animation, Still
+
+SUFFIXES = (".png", ".svg", ".gif")
+COLOURS = 256  # of a palette: a third of the bytes
+FEW_COLOURS = 4096  # grey pictures and line plots: a palette of theirs shows no difference
+MOVING_COLOURS = 48  # noise hardly compresses, and nobody counts its grey levels
+
+
+def save(drawn: Still | Animation, folder: Path, name: str) -> list[str]:
+    """Write a figure below `folder`; the names of its files, the one to show first."""
+    if isinstance(drawn, Animation):
+        contents = {f"{name}.gif": _gif(drawn)}
+    else:
+        contents = {f"{name}.png": _png(drawn.canvas)}
+        if drawn.vector:
+            contents = {f"{name}.svg": _svg(drawn.canvas), **contents}
+    for file, content in contents.items():
+        atomic.write_bytes(folder / file, content)
+    for suffix in SUFFIXES:  # what an earlier version of the figure may have left
+        if f"{name}{suffix}" not in contents:
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    return list(contents)
+
+
+def remove(folder: Path, name: str) -> None:
+    """Take an earlier drawing away: a figure that cannot be made any more is not shown."""
+    for suffix in SUFFIXES:
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def to_image(canvas: Canvas) -> Image.Image:
+    """A drawn figure as RGB pixels."""
+    agg = FigureCanvasAgg(canvas)
+    agg.draw()
+    pixels = Image.frombuffer("RGBA", agg.get_width_height(), agg.buffer_rgba(), "raw", "RGBA", 0, 1)
+    return pixels.convert("RGB")
+
+
+def _png(canvas: Canvas) -> bytes:
+    image = to_image(canvas)
+    if image.getcolors(FEW_COLOURS) is not None:
+        image = image.quantize(COLOURS, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _svg(canvas: Canvas) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasSVG(canvas).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _gif(animation: Animation) -> bytes:
+    """One palette for all frames, so that nothing flickers that does not change."""
+    frames = animation.frames
+    side = Image.new("RGB", (frames[0].width, 3 * frames[0].height))
+    for place, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
+        side.paste(frame, (0, place * frame.height))
+    palette = side.quantize(MOVING_COLOURS, dither=Image.Dither.NONE)
+    first, *rest = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=rest,
+        duration=animation.milliseconds,
+        loop=0,
+        optimize=False,
+    )
+    return buffer.getvalue()

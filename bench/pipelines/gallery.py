@@ -1,0 +1,74 @@
+"""Experiment "gallery" (the paper's Figures 5 to 7): images to look at, of chosen classes, and how they came about.
+
+Inversions keep a picture at the start, at every stop, at the end and at the scale's `snapshots`. Teachers, and images
+that are not inverted, are those of the other grids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field
+
+from bench.grid import Grid
+from bench.pipelines.common import Settings, Workshop
+from bench.plan import CellTasks
+from bench.task import Sources, Task
+
+AXES = ("model", "dataset", "method", "seed")
+
+
+class GallerySettings(Settings):
+    """targets: the class of each inverted image, and so their number; class_names: what those classes are called;
+    snapshots: iterations whose pictures are kept, besides start, stops and end."""
+
+    targets: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    class_names: list[str] = []
+    snapshots: list[Annotated[int, Field(ge=0)]] = []
+
+
+class Gallery(Workshop):
+    """A workshop whose inversions are of chosen classes and keep snapshots."""
+
+    @cached_property
+    def settings(self) -> GallerySettings:
+        settings = self.grid.section(GallerySettings, *self.here, "settings")
+        if settings.class_names and len(settings.class_names) != len(settings.targets):
+            raise self.grid.error(
+                (*self.here, "settings", "class_names"),
+                f"{len(settings.class_names)} names for {len(settings.targets)} targets: give one for each, or none",
+            )
+        return settings
+
+    def pictures(self, model: str, dataset: str, method: str, seed: int) -> Task | None:
+        """A method's images; None where real images are not here."""
+        if self.methods[method].source != "inversion":
+            return self.images(model, dataset, method, seed)
+        chosen = self.settings
+        task = self.images(model, dataset, method, seed, count=len(chosen.targets))
+        iterations = task.settings["recipe"]["iterations"]
+        classes = self.outline(model).classes
+        self._check("targets", chosen.targets, classes - 1, f"the classes of {model}")
+        self._check("snapshots", chosen.snapshots, iterations, f"the iterations of {method}")
+        stops = {stop for schedule in chosen.schedules.values() for stop in schedule.at if stop <= iterations}
+        snapshots = sorted({0, iterations, *stops, *chosen.snapshots})
+        return replace(task, settings={**task.settings, "targets": chosen.targets, "snapshots": snapshots})
+
+    def _check(self, key: str, values: list[int], most: int, what: str) -> None:
+        for index, value in enumerate(values):
+            if value > most:
+                place = (*self.here, "settings", key, index)
+                raise self.grid.error(place, f"{value} lies outside {what}", [f"0 to {most}"])
+
+
+def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
+    """The images of each cell; no task where they cannot be had here."""
+    workshop = Gallery(grid, scale, sources)
+    workshop.need_axes(*AXES)
+    cells = []
+    for cell in grid.cells(scale):
+        task = workshop.pictures(**cell)
+        cells.append(CellTasks(cell, {} if task is None else {"images": task}))
+    return cells
