@@ -1,0 +1,31 @@
+"""The parser of every command line of `bench`: what is wrong comes out as one line, like any other bad input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from bench.errors import BenchError
+
+BAD_INPUT = 2  # exit code
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without guessed abbreviations, raising BenchError where it would print its usage and exit."""
+
+    def __init__(self, module: str, description: str) -> None:
+        super().__init__(prog=f"python -m {module}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise BenchError(f"{message} (--help lists the options)")
+
+
+def exit_code(main: Callable[[], int]) -> int:
+    """What `main` returns; for a BenchError its line on standard error, and 2."""
+    try:
+        return main()
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
