@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +20,10 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
+from bench.cifar import Cifar10, Cifar100
 from bench.errors import BenchError, MissingData
 from bench.task import Sources
+from bench.vision_datasets import Flowers102, Folder
 
 PICTURE_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
 FINGERPRINT_LENGTH = 16  # hexadecimal digits of a sha256
@@ -142,13 +144,28 @@ class ImageNet:
         return PictureFolder(_labelled_files(self.folders[name], imagenet_labels), transform)
 
 
-DATASETS = {"digits": Digits, "imagenet": ImageNet}
+DATASETS = {
+    "digits": Digits,
+    "imagenet": ImageNet,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "flowers102": Flowers102,
+    "cub200": partial(Folder, "cub200"),
+    "miniimagenet": partial(Folder, "miniimagenet"),
+}
 
 
 def open_dataset(name: str, settings: Mapping[str, Any], sources: Sources) -> Dataset:
-    """The data set of that name. Raises BenchError if it is unknown or not on this machine."""
+    """The data set of that name; any other name that a folder was given for is a folder of pictures by class.
+
+    Raises BenchError if it is unknown or not on this machine."""
+    if name not in DATASETS and name in sources.data:
+        return Folder(name, settings, sources)
     if name not in DATASETS:
-        raise BenchError(f"unknown data set {name!r}; known: {', '.join(sorted(DATASETS))}")
+        raise BenchError(
+            f"unknown data set {name!r}; known: {', '.join(sorted(DATASETS))}, "
+            "and any folder of pictures by class given with --data NAME=DIR"
+        )
     return DATASETS[name](settings, sources)
 
 
@@ -174,9 +191,13 @@ def open_split(named: Mapping[str, Any], data_config: Mapping[str, Any], sources
 
 def batches(split: TorchDataset, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Pictures [B, C, H, W] and labels [B] in the split's order; files are decoded by worker processes."""
+    yield from DataLoader(split, batch_size=size, num_workers=loader_workers(split, size))
+
+
+def loader_workers(split: TorchDataset, size: int) -> int:
+    """Processes that decode a split's pictures: none for tensors, or where starting them takes longer."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    many = isinstance(split, PictureFolder) and len(split) > 4 * size
-    yield from DataLoader(split, batch_size=size, num_workers=min(8, cpus) if many else 0)
+    return 0 if isinstance(split, TensorDataset) or len(split) <= 4 * size else min(8, cpus)
 
 
 class PictureFolder(TorchDataset):

@@ -29,6 +29,7 @@ from bench.errors import BenchError, MissingData
 from bench.task import Sources
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+HEADS = ("head.", "head_dist.")  # a ViT's classifiers
 DATA_CONFIG = ("input_size", "mean", "std", "interpolation")  # what model.json keeps of timm's data config
 
 _DIGITS_VIT: dict[str, Any] = {
@@ -72,13 +73,14 @@ def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.M
     if "architecture" in described:
         model = VisionTransformer(**described["architecture"])
     else:
-        model = timm.create_model(described["name"])
+        heads = {"num_classes": described["classes"]} if "classes" in described else {}
+        model = timm.create_model(described["name"], **heads)
     if sources is not None and "weights" in described:
-        kind, where = find_weights(described["name"], sources)
+        kind, where = find_weights(described["weights"].get("file", described["name"]), sources)
         path = _hub_file(where, local_only=False) if kind == "hub" else where
         if kind == "file" and _file_sha256(path) != described["weights"].get("sha256"):
             raise BenchError(f"{path} holds other weights than those planned with")
-        load_weights(model, path)
+        load_weights(model, path, new_head="classes" in described and "file" not in described["weights"])
     return model.eval()
 
 
@@ -99,13 +101,9 @@ def find_weights(name: str, sources: Sources, local_only: bool = False) -> tuple
     Raises MissingData that says what to fetch and where to put it.
     """
     folder = sources.checkpoints
-    if folder is not None:
-        if not Path(folder).is_dir():
-            raise MissingData(f"--checkpoints {folder} is not a folder")
-        for suffix in SUFFIXES:
-            path = Path(folder) / f"{name}{suffix}"
-            if path.is_file():
-                return "file", path
+    local = local_weights(name, sources)
+    if local is not None:
+        return "file", local
     tag = getattr(get_pretrained_cfg(name), "hf_hub_id", None)
     if tag and (_hub_file(tag, local_only=True) or (not local_only and _hub_file(tag, local_only=False))):
         return "hub", tag
@@ -115,6 +113,26 @@ def find_weights(name: str, sources: Sources, local_only: bool = False) -> tuple
     raise MissingData(
         f"no weights for {name} in {places}; {fetch}, save it as DIR/{name}.safetensors and pass --checkpoints DIR"
     )
+
+
+def local_weights(name: str, sources: Sources) -> Path | None:
+    """The file of that name in the checkpoints folder, if there is one."""
+    folder = sources.checkpoints
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise BenchError(f"--checkpoints {folder} is not a folder")
+    paths = [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def describe_own(name: str, dataset: str, classes: int, sources: Sources) -> dict[str, Any] | None:
+    """A model of one's own for a data set, `<name>.<dataset>.safetensors` or .pth among the checkpoints."""
+    path = local_weights(f"{name}.{dataset}", sources)
+    if path is None:
+        return None
+    weights = {"file": f"{name}.{dataset}", "sha256": _file_sha256(path)}
+    return {"name": name, "classes": classes, "weights": weights}
 
 
 def _hub_file(tag: str, local_only: bool) -> Path | None:
@@ -127,12 +145,17 @@ def _hub_file(tag: str, local_only: bool) -> Path | None:
         return None
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint strictly (.safetensors, or what `torch.load(weights_only=True)` reads). BenchError if not."""
+def load_weights(model: nn.Module, path: Path, new_head: bool = False) -> None:
+    """Load a checkpoint strictly (.safetensors, or what `torch.load(weights_only=True)` reads). BenchError if not.
+
+    new_head: leave the model's classifier as it is, for a data set of other classes than the checkpoint's."""
     state = read_weights(path)
     if isinstance(model, VisionTransformer):
         state = checkpoint_filter_fn(state, model)
     expected = model.state_dict()
+    if new_head:
+        own = {name: value for name, value in expected.items() if name.startswith(HEADS)}
+        state = {name: value for name, value in state.items() if not name.startswith(HEADS)} | own
     for name, value in expected.items():
         if name not in state:
             raise BenchError(f"{path} is no checkpoint of this model: it lacks {name}")
@@ -207,6 +230,16 @@ def load(folder: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     if "architecture" in kept["model"]:
         set_data_config(model, kept["data"]["mean"], kept["data"]["std"])
     return model.to(device), kept["data"]
+
+
+@torch.no_grad()
+def initialise_head(model: nn.Module, seed: int) -> None:
+    """A fresh classifier: weights from a normal distribution of deviation 0.02 (as timm's), no bias."""
+    generator = torch.Generator().manual_seed(seed)
+    for head in (model.head, getattr(model, "head_dist", None)):
+        if isinstance(head, nn.Linear):
+            nn.init.normal_(head.weight, std=0.02, generator=generator)
+            nn.init.zeros_(head.bias)
 
 
 @torch.no_grad()

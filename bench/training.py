@@ -71,45 +71,29 @@ def train(
     """
     count, batch = len(labels), settings["batch_size"]
     steps_per_epoch = count // batch
+    if not steps_per_epoch:
+        raise BenchError(f"teacher training: batch_size is {batch}; allowed: at most the {count} training pictures")
     total = settings["epochs"] * steps_per_epoch
-    warmup = max(1, round(settings["warmup"] * total))
     model.to(device).train()
     optimiser = torch.optim.AdamW(
         model.parameters(), settings["lr"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
     )
 
-    def rate(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    first, smooth = _resume(checkpoint, model, optimiser, schedule, device)
-
-    def keep(step: int) -> None:
-        state = {
-            "step": step,
-            "smooth": smooth,
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "schedule": schedule.state_dict(),
-        }
-        unfinished = checkpoint.with_name(checkpoint.name + ".part")
-        torch.save(state, unfinished)
-        os.replace(unfinished, checkpoint)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(settings["warmup"], total))
+    first, smooth = resume(checkpoint, model, optimiser, schedule, device)
 
     kept_at = time.monotonic()
     for step in range(first, total):
         if should_stop():
-            keep(step)
+            keep(checkpoint, step, smooth, model, optimiser, schedule)
             raise smi.Interrupted(f"training stopped at step {step} of {total}; it continues from there")
         if time.monotonic() - kept_at > checkpoint_seconds:
-            keep(step)
+            keep(checkpoint, step, smooth, model, optimiser, schedule)
             kept_at = time.monotonic()
         epoch, place = divmod(step, steps_per_epoch)
-        order = torch.randperm(count, generator=_generator(seed, 0, epoch))
+        order = torch.randperm(count, generator=seeded(seed, 0, epoch))
         chosen = order[place * batch : (place + 1) * batch]
-        shifted = random_shift(pictures[chosen], settings["shift"], _generator(seed, 1, step))
+        shifted = random_shift(pictures[chosen], settings["shift"], seeded(seed, 1, step))
         logits = model(normalise(shifted.to(device)))
         loss = F.cross_entropy(logits, labels[chosen].to(device))
         optimiser.zero_grad()
@@ -128,7 +112,34 @@ def train(
     return smooth
 
 
-def _resume(checkpoint: Path, model: nn.Module, optimiser, schedule, device: str) -> tuple[int, float | None]:
+def cosine(warmup: float, total: int) -> Callable[[int], float]:
+    """Share of the learning rate at a step: linear over the share `warmup` of all steps, then a cosine to zero."""
+    rising = max(1, round(warmup * total))
+
+    def rate(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+    return rate
+
+
+def keep(checkpoint: Path, step: int, smooth: float | None, model: nn.Module, optimiser, schedule) -> None:
+    """Write the state after `step` steps, whole or not at all. smooth: the loss, smoothed."""
+    state = {
+        "step": step,
+        "smooth": smooth,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+    }
+    unfinished = checkpoint.with_name(checkpoint.name + ".part")
+    torch.save(state, unfinished)
+    os.replace(unfinished, checkpoint)
+
+
+def resume(checkpoint: Path, model: nn.Module, optimiser, schedule, device: str) -> tuple[int, float | None]:
+    """Load what `keep` wrote, if it is there; (steps done, smoothed loss). CheckpointError if it is damaged."""
     if not checkpoint.exists():
         return 0, None
     try:
@@ -143,7 +154,8 @@ def _resume(checkpoint: Path, model: nn.Module, optimiser, schedule, device: str
         ) from None
 
 
-def _generator(seed: int, stream: int, index: int) -> torch.Generator:
+def seeded(seed: int, stream: int, index: int) -> torch.Generator:
+    """Random numbers of one step (or epoch) of one stream: a resumed training draws as one that ran through."""
     return torch.Generator().manual_seed((seed * 2 + stream) * 1_000_003 + index)
 
 

@@ -1,7 +1,8 @@
 """Kind "teacher": a model with its weights, trained here or pretrained, as artifact (bench/models.py).
 
 settings: model (bench.models.describe), seed, and for a model that is trained here: dataset, train and validation
-(bench.datasets.fingerprint), training (bench.training.expand).
+(bench.datasets.fingerprint), and training (bench.training.expand) or, for a pretrained model, fine_tuning
+(bench.fine_tuning.expand).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench import models, training
+from bench import fine_tuning, models, training
 from bench.datasets import open_split
 from bench.task import Job
 from bench.tasks.scoring import top1
@@ -24,6 +25,8 @@ def run(job: Job) -> dict[str, Any]:
     metrics: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
     if settings.get("training"):
         metrics |= _train(model, job)
+    elif settings.get("fine_tuning"):
+        metrics |= _fine_tune(model, job)
     models.save(model, settings["model"], job.out)
     return metrics
 
@@ -46,6 +49,23 @@ def _train(model: torch.nn.Module, job: Job) -> dict[str, Any]:
         settings["training"],
         settings["seed"],
         normalise=lambda image: (image - mean) / std,
+        device=job.device,
+        checkpoint=job.checkpoint,
+        progress=job.progress,
+        should_stop=job.should_stop,
+    )
+    validation = open_split(settings["validation"], size, job.sources)
+    return {"validation_top1": top1(model, validation, job.device), "loss": loss}
+
+
+def _fine_tune(model: torch.nn.Module, job: Job) -> dict[str, Any]:
+    settings, size = job.task.settings, models.data_config(model)
+    models.initialise_head(model, settings["seed"])
+    loss = fine_tuning.fine_tune(
+        model,
+        open_split(settings["train"], size, job.sources),
+        settings["fine_tuning"],
+        settings["seed"],
         device=job.device,
         checkpoint=job.checkpoint,
         progress=job.progress,
