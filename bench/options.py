@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from bench import executors
+from bench.arguments import Parser
 from bench.errors import BenchError
 from bench.grid import DEFAULT_SCALE
 from bench.task import Sources
@@ -33,18 +33,9 @@ def sources_of(options: argparse.Namespace) -> Sources:
     return Sources(data=data, checkpoints=options.checkpoints)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, like every other bad input."""
-
-    def error(self, message: str) -> NoReturn:
-        raise BenchError(f"{message} (--help lists the options)")
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line. Raises BenchError."""
-    parser = _Parser(
-        prog="python -m bench.sweep", description="Run a grid and make its table.", allow_abbrev=False
-    )
+    parser = Parser("bench.sweep", "Run a grid and make its table.")
     add = parser.add_argument
     add("--grid", type=Path, required=True, metavar="FILE", help="the grid, e.g. experiments/table3.yaml")
     add("--scale", help=f"which of the grid's scales to run (default: {DEFAULT_SCALE})")

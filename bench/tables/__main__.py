@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench import tables
-from bench.errors import BenchError
+from bench.arguments import Parser, exit_code
+from bench.errors import BenchError, StoreError
 from bench.tables import index, published
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.tables", description="Make the tables again.")
+    """The command line. Returns 0; raises BenchError."""
+    parser = Parser("bench.tables", "Make the tables again.")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder of tables (default: results)"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of tables (default: results)",
     )
-    options = parser.parse_args(arguments)
+    results = parser.parse_args(arguments).results
+    sheets = published.sheets(results)
+    if not sheets:
+        raise BenchError(f"{results} holds no published grids (<scale>/records/<grid>.json)")
     try:
-        sheets = published.sheets(options.results)
-        if not sheets:
-            raise BenchError(f"{options.results} holds no published grids (<scale>/records/<grid>.json)")
         for sheet in sheets:
-            print(tables.write(sheet, options.results))
-        print(index.write(options.results))
-    except (BenchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+            print(tables.write(sheet, results))
+        print(index.write(results))
+    except OSError as error:
+        raise StoreError(f"{results} cannot be written: {error.strerror or error}") from error
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))
