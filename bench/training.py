@@ -72,7 +72,9 @@ def train(
     count, batch = len(labels), settings["batch_size"]
     steps_per_epoch = count // batch
     if not steps_per_epoch:
-        raise BenchError(f"teacher training: batch_size is {batch}; allowed: at most the {count} training pictures")
+        raise BenchError(
+            f"teacher training: batch_size is {batch}; allowed: at most the {count} training pictures"
+        )
     total = settings["epochs"] * steps_per_epoch
     model.to(device).train()
     optimiser = torch.optim.AdamW(

@@ -32,7 +32,11 @@ def imagenet(root: Path, **settings):
 def test_digits_are_split_with_every_class_in_its_share():
     dataset = open_dataset("digits", {}, Sources())
     splits = {name: dataset.split(name, DIGITS_CONFIG).tensors for name in dataset.splits}
-    assert {name: len(labels) for name, (_, labels) in splits.items()} == {"train": 1131, "validation": 126, "test": 540}
+    assert {name: len(labels) for name, (_, labels) in splits.items()} == {
+        "train": 1131,
+        "validation": 126,
+        "test": 540,
+    }
     for pictures, labels in splits.values():
         assert pictures.shape[1:] == (1, 32, 32) and 0 <= pictures.min() and pictures.max() == 1
         shares = labels.bincount(minlength=10) / len(labels)
@@ -46,7 +50,9 @@ def test_digits_splits_share_no_picture_and_stay_the_same():
     assert len(pictures.flatten(1).unique(dim=0)) == 1797  # scikit-learn's pictures are all different
     prints = {name: dataset.fingerprint(name) for name in dataset.splits}
     assert len(set(prints.values())) == 3
-    assert prints == {name: open_dataset("digits", {}, Sources()).fingerprint(name) for name in dataset.splits}
+    assert prints == {
+        name: open_dataset("digits", {}, Sources()).fingerprint(name) for name in dataset.splits
+    }
 
 
 def test_both_layouts_of_imagenet_give_the_same_test_split(tmp_path):

@@ -68,7 +68,9 @@ def test_unknown_names_are_refused_with_near_ones():
 @pytest.mark.parametrize("nested", [None, "model", "state_dict"])
 def test_local_weights_come_first_and_are_known_by_content(tmp_path, offline, nested):
     torch.manual_seed(0)
-    state = {name: torch.randn_like(value) for name, value in models.create({"name": TINY}).state_dict().items()}
+    state = {
+        name: torch.randn_like(value) for name, value in models.create({"name": TINY}).state_dict().items()
+    }
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
