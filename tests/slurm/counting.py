@@ -53,7 +53,7 @@ def count(job: Job) -> dict[str, Any]:
             raise Interrupted
         time.sleep(settings["seconds"])
         step = state["step"] + 1
-        state = {"step": step, "value": (state["value"] * 6364136223846793005 + step) % MODULUS}
+        state = {"step": step, "value": next_value(state["value"], step)}
         if step % SAVE_STEPS == 0:
             write_json(job.checkpoint, state)
         if step in settings["die"] and died(job) < 1 + settings["die"].index(step):
@@ -63,6 +63,18 @@ def count(job: Job) -> dict[str, Any]:
     write_text(job.out / "value.txt", str(state["value"]))
     trace("end", job, state["step"])
     return {"value": str(state["value"]), "steps": state["step"]}
+
+
+def next_value(value: int, step: int) -> int:
+    return (value * 6364136223846793005 + step) % MODULUS
+
+
+def expected(start: int, steps: int) -> str:
+    """What a task that was never stopped finds."""
+    value = start
+    for step in range(1, steps + 1):
+        value = next_value(value, step)
+    return str(value)
 
 
 def trace(what: str, job: Job, step: int) -> None:

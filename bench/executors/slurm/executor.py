@@ -92,15 +92,15 @@ class SlurmExecutor:
 
     def stop(self) -> str:
         self._stopped = True
-        going_on = sorted(
-            {place.job.partition("_")[0] for name, place in self._place.items() if name in self._open()}
+        jobs = sorted({place.job.partition("_")[0] for place in self._place.values()})
+        shown = (
+            f" (jobs {', '.join(jobs[:SHOWN_JOBS])}{', ...' if len(jobs) > SHOWN_JOBS else ''})"
+            if jobs
+            else ""
         )
-        if not going_on:
-            return ""
-        jobs = ", ".join(going_on[:SHOWN_JOBS]) + (", ..." if len(going_on) > SHOWN_JOBS else "")
         return (
-            f"{plural(len(self._open()), 'task')} go on in SLURM (jobs {jobs}); the same command watches them again, "
-            f"with --cancel it cancels them"
+            f"what was submitted goes on in SLURM{shown}; the same command watches it again, with --cancel it "
+            f"cancels it"
         )
 
     def cancel(self, tasks: Sequence[Task]) -> str:

@@ -1,0 +1,113 @@
+"""A folder with a grid and a store, and the sweep's command line on them; and waiting for things."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from counting import TRACE, read_trace
+
+from bench.store import Store
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parent.parent
+COUNTING = "import counting; counting.command_line()"
+PAPER = "import sys; from bench.sweep import main; sys.exit(main())"
+
+
+class Lab:
+    """A folder with a grid and a store, and the sweep's command line on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.store, self.trace_file = folder, folder / "runs", folder / "trace"
+        self.grid = folder / "counting.yaml"
+        self.started: list[subprocess.Popen[str]] = []
+
+    def write(
+        self, first: list[int], second: list[int], *, settings: dict[str, Any] | None = None, **resources: Any
+    ) -> None:
+        """A grid of the counting suite. resources: of the kind `first`; both kinds default to little of everything."""
+        small = {"memory_gb": 0.2, "minutes": 20}
+        scale = {
+            "axes": {"first": first, "second": second},
+            "settings": settings or {},
+            "resources": {"first": {**small, **resources}, "second": small},
+        }
+        grid = {
+            "name": "counting",
+            "title": "Counting",
+            "experiment": "counting",
+            "scales": {"digits": scale},
+        }
+        self.grid.write_text(yaml.safe_dump(grid))
+
+    def start(self, *options: str, code: str = COUNTING, grid: Path | None = None, **environment: str) -> Any:
+        """Start a sweep; it is ended with the test. `executor` and so on as on the command line."""
+        command = [sys.executable, "-c", code, "--grid", str(grid or self.grid), "--device", "cpu"]
+        command += ["--store", str(self.store), "--results", str(self.folder / "results"), *options]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{FOLDER}{os.pathsep}{ROOT}",
+                "OMP_NUM_THREADS": "1",
+                TRACE: str(self.trace_file),
+                **environment,
+            },
+        )
+        self.started.append(process)
+        return process
+
+    def sweep(self, *options: str, seconds: float = 120, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run a sweep on SLURM to its end."""
+        process = self.start("--executor", "slurm", *options, **more)
+        return self.finish(process, seconds)
+
+    def finish(self, process: Any, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        out, err = process.communicate(timeout=seconds)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def serial(self, **more: Any) -> str:
+        """The table of the same grid, made in this machine's one process in a store of its own."""
+        lab = Lab(self.folder / "serial")
+        lab.folder.mkdir()
+        process = lab.start("--executor", "serial", "--quiet", grid=more.pop("grid", self.grid), **more)
+        answer = lab.finish(process)
+        assert answer.returncode == 0, answer.stderr
+        return lab.table(self.grid.stem)
+
+    def table(self, name: str = "counting") -> str:
+        return (self.folder / "results" / f"{name}.md").read_text()
+
+    def trace(self, what: str | None = None) -> list[dict[str, Any]]:
+        return [entry for entry in read_trace(self.trace_file) if what in (None, entry["what"])]
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        return list(Store(self.store).records(kind))
+
+    def close(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+
+def until(done: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait until something is true and return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = done()
+        if value:
+            return value
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
