@@ -41,6 +41,7 @@ class Settings:
     betas: tuple[float, float]
     weight_decay: float
     flip: float
+    jitter: float
     patches: int | None
     seed: int
     precision: str
@@ -63,6 +64,7 @@ class Settings:
         two = len(self.betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in self.betas)
         self._require("betas", two, "two numbers from 0 to below 1")
         self._require("flip", is_number(self.flip) and 0 <= self.flip <= 1, "a probability from 0 to 1")
+        self._require("jitter", is_number(self.jitter) and 0 <= self.jitter <= 1, "a fraction from 0 to 1")
         self._require("train", self.train in ("all", "head"), "all, head")
         self._require("precision", self.precision in ("fp32", "bf16"), "fp32, bf16")
 
@@ -136,7 +138,7 @@ class Run:
         settings, step = self.settings, self.step
         generator = torch.Generator().manual_seed(derived_seed(settings.seed, "draw", step))
         round_ = step // (settings.steps // settings.rounds)
-        pixels, kept = self.pool.draw(round_, settings.batch_size, settings.flip, generator)
+        pixels, kept = self.pool.draw(round_, settings.batch_size, settings.flip, settings.jitter, generator)
         pixels = pixels.to(self.device)
         kept = None if kept is None else kept.to(self.device)
         views = [(pixels - mean) / std for mean, std in self.normal]

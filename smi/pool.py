@@ -21,7 +21,6 @@ from torch import Tensor
 from smi.errors import InvalidImages, InvalidSetting
 from smi.geometry import Jitter, PatchGrid
 from smi.images import SyntheticImages
-from smi.inversion import derived_seed
 
 Source = SyntheticImages | str | Path
 
@@ -86,8 +85,8 @@ class Pool:
     """Sets of images in `rounds` equal parts; in round r the sets of rounds 0..r are there to be drawn.
 
     sets: SyntheticImages or paths of saved ones, all of one size and with one number of kept patches.
-    patches: show each image through this many of its patches instead of its own kept set: drawn uniformly, once
-        per image, from `seed` (the control for any sparse pool). None keeps what the sets say.
+    patches: show each image through this many of its patches instead of its own kept set, drawn uniformly and anew
+        with every draw (the control for any sparse pool). None keeps what the sets say.
     Raises InvalidImages (empty, of another size, labels out of range) and InvalidSetting.
     """
 
@@ -99,12 +98,11 @@ class Pool:
         classes: int,
         rounds: int = 1,
         patches: int | None = None,
-        seed: int = 0,
     ) -> None:
         given = [sets] if isinstance(sets, (SyntheticImages, str, Path)) else list(sets)
         if not given:
             raise InvalidImages("the pool is empty: give at least one set of images")
-        self.grid, self.rounds, self.patches, self.seed = grid, rounds, patches, seed
+        self.grid, self.rounds, self.patches = grid, rounds, patches
         self.sets = [_Set.of(source, index) for index, source in enumerate(given)]
         for one in self.sets:
             _check_set(one, self.sets[0], grid, channels, classes)
@@ -120,60 +118,56 @@ class Pool:
         for one in self.sets:
             self._starts.append(self._starts[-1] + one.count)  # no set is empty, so places are unique
 
-    @property
-    def kept(self) -> int | None:
-        """Patches that each image is shown through; None is all."""
-        return self.sets[0].kept if self.patches is None else self.patches
-
     def size(self, round_: int) -> int:
         """Images that are there in a round."""
         return self._starts[(round_ + 1) * len(self.sets) // self.rounds]
 
     def draw(
-        self, round_: int, count: int, flip: float, generator: torch.Generator
+        self, round_: int, count: int, flip: float, jitter: float, generator: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
         """Pixels [B, C, H, W] in [0, 1] and kept [B, K] or None of B = min(count, images there) different images.
 
-        Each is mirrored left-right with probability `flip`, its kept set along with it.
+        All are rolled by one draw of up to +- jitter of their sides, then each is mirrored left-right with
+        probability `flip`; kept sets move along.
         """
         there = self.size(round_)
         chosen = torch.randperm(there, generator=generator)[:count]
         coins = torch.rand(len(chosen), generator=generator) < flip
+        roll = _draw_roll(jitter, self.grid, generator)
         pixels, kept = self.take(chosen.tolist())
-        mirror = Jitter(flip=True)
+        if self.patches is not None:
+            order = torch.rand(len(chosen), self.grid.patches, generator=generator).argsort(dim=1)
+            kept = order[:, : self.patches].sort(dim=1).values
+        pixels, mirror = roll.apply(pixels), Jitter(flip=True)
         pixels = torch.where(coins[:, None, None, None], mirror.apply(pixels), pixels)
         if kept is not None:
+            kept = roll.remap(kept, self.grid)
             kept = torch.where(coins[:, None], mirror.remap(kept, self.grid), kept)
         return pixels, kept
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Pixels and kept of the images at these places in the pool, in this order."""
+        """Pixels and kept set of the images at these places in the pool, in this order."""
         wanted: dict[int, list[tuple[int, int]]] = {}
         for place, index in enumerate(indices):
             owner = bisect.bisect_right(self._starts, index) - 1
             wanted.setdefault(owner, []).append((place, index - self._starts[owner]))
         parts, order = [], []
         for owner, rows in wanted.items():
-            pixels, kept = self.sets[owner].rows([row for _, row in rows])
-            if self.patches is not None:
-                kept = self._random_kept([self._starts[owner] + row for _, row in rows])
-            parts.append((pixels, kept))
+            parts.append(self.sets[owner].rows([row for _, row in rows]))
             order += [place for place, _ in rows]
         back = torch.tensor(order).argsort()
         pixels = torch.cat([part[0] for part in parts])[back]
-        return pixels, None if self.kept is None else torch.cat([part[1] for part in parts])[back]
-
-    def _random_kept(self, indices: Sequence[int]) -> Tensor:
-        rows = []
-        for index in indices:
-            generator = torch.Generator().manual_seed(derived_seed(self.seed, "patches", index))
-            rows.append(torch.randperm(self.grid.patches, generator=generator)[: self.patches].sort().values)
-        return torch.stack(rows)
+        return pixels, None if self.sets[0].kept is None else torch.cat([part[1] for part in parts])[back]
 
     def identity(self) -> dict[str, Any]:
         """JSON values that tell this pool from any other."""
         contents = hashlib.sha256("".join(one.digest() for one in self.sets).encode()).hexdigest()
         return {"pool": contents, "rounds": self.rounds, "patches": self.patches}
+
+
+def _draw_roll(jitter: float, grid: PatchGrid, generator: torch.Generator) -> Jitter:
+    limits = [int(side * jitter + 1e-9) for side in (grid.height, grid.width)]
+    return Jitter(*(int(torch.randint(-limit, limit + 1, (), generator=generator)) for limit in limits))
 
 
 def _check_set(one: _Set, first: _Set, grid: PatchGrid, channels: int, classes: int) -> None:

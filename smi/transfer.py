@@ -70,6 +70,7 @@ def distil(
     betas: Sequence[float] = (0.9, 0.999),
     weight_decay: float | None = None,
     flip: float = 0.5,
+    jitter: float = 0.0,
     patches: int | None = None,
     seed: int = 0,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -90,8 +91,9 @@ def distil(
     batch_size: images per step, all different; fewer where the pool is smaller.
     train: "all" weights, or "head": the classifier on a frozen backbone in evaluation mode (the paper).
     optimizer: "adamw" (learning rate .001, weight decay .05, betas) or "sgd" (.1, 1e-4, momentum: the paper).
-    flip: probability of mirroring an image, and its kept set, left-right.
-    patches: show each image through so many of its patches, drawn once per image from `seed`, whatever its kept set.
+    flip: probability of mirroring an image, and its kept set, left-right. jitter: largest roll of a batch in rows and
+        columns, as a fraction of the image's sides; kept sets move to the nearest cells (as in the inversion).
+    patches: show each image through so many random ones of its patches, drawn anew each time, whatever its kept set.
     seed: equal seeds give equal bits on one machine. device: the student's own by default.
     precision: "bf16" runs both models under autocast; weights, losses and the optimiser stay float32.
     evaluate: given the student (evaluation mode), returns figures for the curve; called before the first step, every
@@ -115,6 +117,7 @@ def distil(
         betas=tuple(betas),
         weight_decay=WEIGHT_DECAYS[optimizer] if weight_decay is None else weight_decay,
         flip=flip,
+        jitter=jitter,
         patches=patches,
         seed=seed,
         precision=precision,
@@ -123,7 +126,7 @@ def distil(
         raise InvalidSetting(f"transfer: evaluate_every is {evaluate_every!r}; allowed: a whole number >= 1")
     taught_by, taught = adapt(teacher), adapt(student)
     _check_pair(taught_by, taught)
-    pool = Pool(images, taught_by.grid, taught_by.channels, taught_by.classes, rounds, patches, seed)
+    pool = Pool(images, taught_by.grid, taught_by.channels, taught_by.classes, rounds, patches)
     identity = {}
     if checkpoint is not None:
         weights = {"teacher": fingerprint(teacher), "student": fingerprint(student)}

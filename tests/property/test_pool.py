@@ -29,7 +29,7 @@ def test_a_mirrored_image_shows_the_same_patches_mirrored(grid, count, kept, den
     kept = None if dense else min(kept, grid.patches)
     one = make_set(grid, count, kept, seed)
     pool = Pool(one, grid, channels=2, classes=1)
-    drawn = [pool.draw(0, count, flip, torch.Generator().manual_seed(seed)) for flip in (0.0, 1.0)]
+    drawn = [pool.draw(0, count, flip, 0.0, torch.Generator().manual_seed(seed)) for flip in (0.0, 1.0)]
     (plain, plain_kept), (mirrored, mirrored_kept) = drawn
     assert mirrored.equal(plain.flip(3))
     if kept is None:
@@ -55,7 +55,7 @@ def test_a_draw_holds_different_images_of_the_rounds_so_far(counts, batch, seed)
         there = torch.cat([one.pixels for one in sets[: round_ + 1]])
         keeps = torch.cat([one.kept for one in sets[: round_ + 1]])
         assert pool.size(round_) == len(there)
-        pixels, kept = pool.draw(round_, batch, 0.0, torch.Generator().manual_seed(seed))
+        pixels, kept = pool.draw(round_, batch, 0.0, 0.0, torch.Generator().manual_seed(seed))
         assert len(pixels) == min(batch, len(there))
         found = [[i for i in range(len(there)) if there[i].equal(image)] for image in pixels]
         places = [where[0] for where in found]
@@ -65,13 +65,28 @@ def test_a_draw_holds_different_images_of_the_rounds_so_far(counts, batch, seed)
 
 @settings(max_examples=40, deadline=None)
 @given(grids, st.integers(1, 25), st.integers(1, 5), seeds)
-def test_random_patches_are_drawn_once_per_image(grid, patches, count, seed):
+def test_random_patches_are_drawn_anew_each_time(grid, patches, count, seed):
     patches = min(patches, grid.patches)
     one = make_set(grid, count, None, seed)
-    pool = Pool(one, grid, channels=2, classes=1, patches=patches, seed=seed)
-    pixels, kept = pool.take(range(count))
-    assert pixels.equal(one.pixels) and kept.shape == (count, patches) and pool.kept == patches
-    assert (kept.diff(dim=1) > 0).all() and kept.min() >= 0 and kept.max() < grid.patches
-    assert pool.take(range(count))[1].equal(kept)
-    back = list(reversed(range(count)))
-    assert pool.take(back)[1].equal(kept[back])
+    pool = Pool(one, grid, channels=2, classes=1, patches=patches)
+    draws = [pool.draw(0, count, 0.0, 0.0, torch.Generator().manual_seed(s)) for s in range(20)]
+    for pixels, kept in draws:
+        assert kept.shape == (count, patches) and pixels.shape == one.pixels.shape
+        assert (kept.diff(dim=1) > 0).all() and kept.min() >= 0 and kept.max() < grid.patches
+    if patches < grid.patches:
+        assert any(not kept.equal(draws[0][1]) for _, kept in draws)
+
+
+@settings(max_examples=60, deadline=None)
+@given(grids, st.integers(1, 4), st.integers(1, 25), st.integers(0, 4), seeds)
+def test_rolled_by_whole_patches_the_same_patches_are_shown(grid, count, kept, patches, seed):
+    """Jitter drawn for images whose patches are single pixels is always by whole patches."""
+    grid = PatchGrid(grid.rows, grid.columns, 1, 1)
+    kept = min(kept, grid.patches)
+    one = make_set(grid, count, kept, seed)
+    pool = Pool(one, grid, channels=2, classes=1)
+    fraction = patches / 4
+    plain, plain_kept = pool.draw(0, count, 0.0, 0.0, torch.Generator().manual_seed(seed))
+    rolled, rolled_kept = pool.draw(0, count, 0.0, fraction, torch.Generator().manual_seed(seed))
+    assert all(len(set(row)) == kept for row in rolled_kept.tolist())
+    assert take_patches(rolled, rolled_kept, grid).equal(take_patches(plain, plain_kept, grid))
