@@ -81,7 +81,13 @@ class Workshop:
 
     @cached_property
     def settings(self) -> Settings:
-        return self.grid.section(Settings, *self.here, "settings")
+        settings = self.grid.section(Settings, *self.here, "settings")
+        for key, known in (("recipes", smi.RECIPES), ("datasets", [*datasets.DATASETS, *self.sources.data])):
+            for name in getattr(settings, key):
+                if name not in known:
+                    what = f"unknown {key.removesuffix('s')} {name!r}"
+                    raise self.grid.error((*self.here, "settings", key, name), what, known)
+        return settings
 
     @cached_property
     def methods(self) -> dict[str, Method]:

@@ -1,0 +1,141 @@
+"""From the cells of table3.yaml to tasks: what is shared, what is said of settings that make no sense."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench import pipelines
+from bench.errors import BenchError
+from bench.grid import load
+from bench.plan import make_plan
+from bench.task import Sources
+from smi.errors import SmiError
+
+TABLE3 = Path(__file__).parents[2] / "experiments" / "table3.yaml"
+
+
+@pytest.fixture
+def table3(tmp_path):
+    """A function that writes table3.yaml, changed, and builds its digits scale."""
+
+    def build(change=lambda grid: None, scale="digits", sources=None):
+        grid = yaml.safe_load(TABLE3.read_text(encoding="utf-8").replace("2e-3", "0.002"))
+        change(grid)
+        path = tmp_path / "table3.yaml"
+        path.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
+        return pipelines.build(load(path), scale, sources or Sources())
+
+    return build
+
+
+def test_bit_widths_share_images_and_all_share_one_teacher(table3):
+    plan = make_plan(table3())
+    assert Counter(task.kind for task in plan.tasks) == {
+        "teacher": 1,
+        "evaluate": 1,
+        "images": 24,
+        "quantize": 48,
+    }
+    images = {task.label: task for task in plan.tasks if task.kind == "images"}
+    settings = images["images digits_vit deepinversion_sparse seed 2"].settings
+    assert settings["stopping"] == {"at": [20, 40, 60, 80], "drop": [0.3] * 4}
+    assert settings["recipe"]["iterations"] == 200 and settings["recipe"]["flip"] == 0
+    assert settings["score"] == "cls_attention" and settings["seed"] == 2
+    assert images["images digits_vit random_selection seed 0"].settings["score"] == "random"
+    assert images["images digits_vit noise_random_patches seed 0"].settings["random_patches"] == 14
+    assert images["images digits_vit gaussian_noise seed 0"].settings["random_patches"] is None
+    assert images["images digits_vit real seed 0"].settings["data"]["split"] == "train"
+    psaq = images["images digits_vit psaq_dense seed 0"].settings
+    assert psaq["stopping"] is None and psaq["score"] is None and psaq["recipe"]["rounds"] == 2
+
+
+def test_the_teacher_learns_from_train_and_is_judged_on_validation(table3):
+    teacher = next(task for task in make_plan(table3()).tasks if task.kind == "teacher")
+    assert (teacher.settings["train"]["split"], teacher.settings["validation"]["split"]) == (
+        "train",
+        "validation",
+    )
+
+
+def test_only_what_changes_a_result_changes_its_key(table3):
+    def keys(change=lambda grid: None):
+        return {task.label: task.key for task in make_plan(table3(change)).tasks}
+
+    def rename(grid):
+        grid["title"] = "Another"
+        grid["methods"]["real"]["title"] = "Real"
+        grid["scales"]["digits"]["resources"] = {}
+
+    def longer(grid):
+        grid["scales"]["digits"]["settings"]["recipes"]["psaq"]["iterations"] = 300
+
+    before = keys()
+    assert keys(rename) == before
+    changed = {label for label, key in keys(longer).items() if key != before[label]}
+    assert changed == {label for label in before if "psaq" in label}
+
+
+def setting(*path):
+    """A change that sets the value at a path of the digits scale's settings."""
+
+    def change(grid):
+        *parents, last, value = path
+        place = grid["scales"]["digits"]["settings"]
+        for part in parents:
+            place = place[part]
+        place[last] = value
+
+    return change
+
+
+def method(name, **values):
+    return lambda grid: grid["methods"][name].update(values)
+
+
+def axis(name, value):
+    return lambda grid: grid["scales"]["digits"]["axes"].update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (setting("schedules", "sparse77", "at", [40, 20]), "stops must increase strictly"),
+        (setting("schedules", "sparse77", "at", [20, 200]), "the last stop must come before the end"),
+        (setting("schedules", "sparse77", "drop", 1.0), "fraction must lie strictly between 0 and 1"),
+        (setting("schedules", "sparse77", {"at": [1, 2], "drop": [0.99, 0.99]}), "drops every patch"),
+        (setting("schedules", "sparse77", "every", 10), "unknown key 'every'; allowed: at, drop"),
+        (setting("schedules", {}), "has no schedule 'sparse77'"),
+        (setting("recipes", "psaq", "iterations", 201), "a multiple of rounds"),
+        (setting("recipes", "psaq", "lr", 0.1), "recipe psaq: unknown setting 'lr'"),
+        (setting("recipes", "deepdream", {}), "unknown recipe 'deepdream'; allowed: .*deepinversion"),
+        (setting("images", "count", 0), "settings.images.count.*greater than or equal to 1"),
+        (setting("images", "precision", "fp8"), "settings.images.precision"),
+        (setting("teacher", "epoch", 3), "teacher training: unknown setting 'epoch'"),
+        (setting("pictures", 3), "unknown key 'pictures'"),
+        (method("psaq_dense", recipe="dream"), "unknown recipe 'dream'; allowed: .*psaq"),
+        (method("real", recipe="psaq"), "takes no recipe"),
+        (method("real", source="web"), "methods.real.source"),
+        (method("real", stopping="sparse77"), "only an inversion stops patches"),
+        (method("psaq_dense", random_patches="sparse77"), "only noise and real images take random patches"),
+        (method("random_selection", score="best"), "unknown score 'best'; allowed: .*least_attention"),
+        (method("real", colour="red"), "unknown key 'colour'"),
+        (axis("model", ["resnet18"]), "resnet18|ResNet"),
+        (axis("model", ["digits_vitt"]), "unknown model 'digits_vitt'.*digits_vit"),
+        (axis("model", ["deit_tiny_patch16_224"]), "1000 classes, digits has 10"),
+        (axis("dataset", ["mnist"]), "unknown data set 'mnist'"),
+        (axis("colour", ["red"]), "unknown axis 'colour'; allowed: model, dataset, method, bits, seed"),
+        (lambda grid: grid["scales"]["digits"]["axes"].pop("bits"), "the axis 'bits' is missing"),
+        (lambda grid: grid.update(experiment="magic"), "unknown experiment 'magic'; allowed: quantization"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_any_work(table3, change, message):
+    with pytest.raises((BenchError, SmiError), match=message) as refusal:
+        table3(change)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_paper_scale_says_what_is_missing(table3, tmp_path):
+    with pytest.raises(BenchError, match="--imagenet PATH"):
+        table3(scale="paper")

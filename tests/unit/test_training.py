@@ -1,0 +1,108 @@
+"""Teachers: settings, determinism, and training that goes on after a stop to the same bits."""
+
+import pytest
+import torch
+
+import smi
+from bench import training
+from bench.errors import BenchError
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(24, 3, 16, 16, generator=generator), torch.randint(0, 5, (24,), generator=generator)
+
+
+def run(model, data, path, seed=0, stop_after=None, **options):
+    """Train for 3 epochs of 3 steps; returns the steps that were reported."""
+    seen = []
+    settings = training.expand({"epochs": 3, "batch_size": 8, "shift": 1})
+    training.train(
+        model,
+        *data,
+        settings,
+        seed,
+        normalise=lambda image: image - 0.5,
+        device="cpu",
+        checkpoint=path,
+        progress=lambda done, total, figures: seen.append((done, total)),
+        should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
+        **options,
+    )
+    return seen
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_stopped_and_continued_ends_in_the_same_bits(tmp_path, tiny_vit, data):
+    whole, parts = tiny_vit(), tiny_vit()
+    assert run(whole, data, tmp_path / "whole") == [(step, 9) for step in range(1, 10)]
+    for stop in (4, 1):
+        with pytest.raises(smi.Interrupted, match="it continues from there"):
+            run(parts, data, tmp_path / "state", stop_after=stop)
+        parts = tiny_vit(seed=5)  # a new process knows nothing but the file
+    assert run(parts, data, tmp_path / "state")[0] == (6, 9)
+    assert same(whole, parts)
+
+
+def test_seeds_decide_and_checkpoints_do_not(tmp_path, tiny_vit, data):
+    first, again, other = tiny_vit(), tiny_vit(), tiny_vit()
+    run(first, data, tmp_path / "first")
+    run(again, data, tmp_path / "again", checkpoint_seconds=0.0)  # saves before every step
+    run(other, data, tmp_path / "other", seed=1)
+    assert same(first, again) and not same(first, other)
+    assert (tmp_path / "again").exists() and not (tmp_path / "first").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, tiny_vit, data):
+    path = tmp_path / "state"
+    path.write_bytes(b"half")
+    with pytest.raises(smi.CheckpointError, match="state cannot be continued from"):
+        run(tiny_vit(), data, path)
+
+
+def test_a_loss_that_explodes_is_named(tmp_path, tiny_vit, data):
+    model = tiny_vit()
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    with pytest.raises(smi.NonFiniteLoss, match="loss is nan at step 0"):
+        run(model, data, tmp_path / "state")
+
+
+def test_shifts_move_pictures_and_let_black_in():
+    pictures = torch.ones(200, 1, 6, 6)
+    pictures[:, :, 2, 3] = 7.0
+    shifted = training.random_shift(pictures, 2, torch.Generator().manual_seed(0))
+    assert shifted.shape == pictures.shape
+    places = (shifted == 7).flatten(1).nonzero()
+    assert len(places) == 200  # the mark is never lost, and moves up to 2 pixels each way
+    rows, columns = places[:, 1] // 6 - 2, places[:, 1] % 6 - 3
+    assert set(rows.tolist()) == set(columns.tolist()) == {-2, -1, 0, 1, 2}
+    moved = rows[0].abs() * 6 + columns[0].abs() * 6 - rows[0].abs() * columns[0].abs()
+    assert (shifted[0] == 0).sum() == moved
+    assert torch.equal(training.random_shift(pictures, 0, torch.Generator()), pictures)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epoch": 3},
+        {"epochs": 0},
+        {"epochs": 2.5},
+        {"lr": "big"},
+        {"lr": -1},
+        {"betas": 0.9},
+        {"batch_size": True},
+    ],
+)
+def test_senseless_settings_are_refused(settings):
+    with pytest.raises(BenchError, match=f"teacher training: .*{next(iter(settings))}"):
+        training.expand(settings)
+
+
+def test_settings_are_written_out_in_full():
+    assert training.expand({"betas": (0.8, 0.9)})["betas"] == [0.8, 0.9]
+    assert set(training.expand({})) == set(training.DEFAULTS)
