@@ -47,7 +47,14 @@ def replay(golden, model, switches: frozenset[str]):
     )
     assert next(recorded, None) is None
     stopping = Stopping(at=tuple(stops), drop=tuple(ratios)) if stops else None
-    plan = Plan(recipe, stopping, cls_attention, "fp32", tuple(range(length + 1)), switches)
+    plan = Plan(
+        recipe=recipe,
+        stopping=stopping,
+        score=cls_attention,
+        precision="fp32",
+        snapshots=tuple(range(length + 1)),
+        deviations=switches,
+    )
     image = golden["init"].clone()
     batch = Batch(
         image=image,
