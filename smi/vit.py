@@ -192,6 +192,15 @@ def _refuse_unhandled(model: nn.Module) -> None:
         raise UnsupportedModel(
             f"{kind}: pooling by attention (global_pool={model.global_pool!r}) is not handled"
         )
+    if model.pos_embed is None and model.num_prefix_tokens:
+        weight, size = model.patch_embed.proj.weight, model.patch_embed.img_size
+        probe = torch.zeros(1, weight.shape[1], *size, device=weight.device, dtype=weight.dtype)
+        with torch.no_grad():
+            tokens = model._pos_embed(model.patch_embed(probe)).shape[1]
+        if tokens != model.patch_embed.num_patches + model.num_prefix_tokens:
+            raise UnsupportedModel(
+                f"{kind} has no position embedding, and this version of timm then drops its class token"
+            )
     if not isinstance(model.head, nn.Linear):
         raise UnsupportedModel(f"{kind} has no linear classifier head (num_classes={model.num_classes})")
     for index, block in enumerate(model.blocks):
