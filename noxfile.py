@@ -147,13 +147,19 @@ PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # every
 @nox.session
 def tests(session: nox.Session) -> None:
     """The fast tests. Arguments after `--` go to pytest."""
-    python(session, "pytest", "-q", "-m", "not slow", *PARALLEL, *session.posargs)
+    python(session, "pytest", "-q", "-m", "not slow and not slurm", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def tests_slow(session: nox.Session) -> None:
     """The tests marked slow: whole sweeps, kills, many model sizes."""
-    python(session, "pytest", "-q", "-m", "slow", *PARALLEL, *session.posargs)
+    python(session, "pytest", "-q", "-m", "slow and not slurm", *PARALLEL, *session.posargs)
+
+
+@nox.session
+def slurm_tests(session: nox.Session) -> None:
+    """Sweeps on a real SLURM: the user's own if SLURM_CONF names one, else a small one started for the tests."""
+    python(session, "pytest", "-q", "-m", "slurm", "tests/slurm", *session.posargs)
 
 
 @nox.session
