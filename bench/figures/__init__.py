@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 
 from bench.errors import BenchError
-from bench.figures import classes, importance, patch_sizes, trajectory
+from bench.figures import classes, importance, loss, patch_sizes, quality, trajectory
 from bench.figures.files import remove, save
 from bench.figures.kinds import Figure
 from bench.figures.material import Material, NotMade
@@ -24,6 +24,9 @@ FIGURES: tuple[Figure, ...] = (
     importance.FIGURE,
     classes.FIGURE,
     patch_sizes.FIGURE,
+    loss.FIGURE,
+    quality.SPARSITY,
+    quality.SECONDS,
 )
 
 

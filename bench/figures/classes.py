@@ -27,7 +27,7 @@ def draw(material: Material) -> Still:
         rows[0].images.pixels.shape[2:],
         f"Images of {model} by class",
         material.scale_line,
-        labels=1.05,
+        labels=1.15,
         breaks=[line for line, (_, nth) in enumerate(lines) if line and nth == 0],
     )
     for column, target in enumerate(classes):

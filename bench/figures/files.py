@@ -15,7 +15,7 @@ from bench.figures.kinds import Animation, Still
 
 SUFFIXES = (".png", ".svg", ".gif")
 COLOURS = 256  # of a palette: a third of the bytes
-FEW_COLOURS = 4096  # grey pictures and line plots: a palette of theirs shows no difference
+FEW_COLOURS = 32768  # grey pictures and line plots: a palette of theirs shows no difference
 MOVING_COLOURS = 48  # noise hardly compresses, and nobody counts its grey levels
 
 
@@ -71,6 +71,7 @@ def _gif(animation: Animation) -> bytes:
     for place, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
         side.paste(frame, (0, place * frame.height))
     palette = side.quantize(MOVING_COLOURS, dither=Image.Dither.NONE)
+    palette.putpalette(_with_white(palette.getpalette()))
     first, *rest = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     buffer = io.BytesIO()
     first.save(
@@ -83,3 +84,10 @@ def _gif(animation: Animation) -> bytes:
         optimize=False,
     )
     return buffer.getvalue()
+
+
+def _with_white(palette: list[int]) -> list[int]:
+    """A palette [r, g, b, r, ...] whose lightest colour, the paper, is white and not nearly so."""
+    colours = [palette[place : place + 3] for place in range(0, len(palette), 3)]
+    colours[max(range(len(colours)), key=lambda place: sum(colours[place]))] = [255, 255, 255]
+    return [value for colour in colours for value in colour]

@@ -38,10 +38,10 @@ def draw(material: Material) -> Still:
         seconds = np.mean([elapsed(one["stages"], iterations) for one in metrics], axis=0)
         for axes, xs in ((by_iteration, iterations), (by_seconds, seconds)):
             axes.plot(xs, losses.mean(0), **style)
-            axes.fill_between(xs, losses.min(0), losses.max(0), color=style["color"], alpha=0.2, linewidth=0)
+            axes.fill_between(xs, losses.min(0), losses.max(0), color=style["color"], alpha=0.15, linewidth=0)
     for stop in sorted(stops):
         by_iteration.axvline(stop, color="#999999", linewidth=0.8, linestyle=(0, (1, 2)))
-    by_iteration.set(xlabel="iteration (dotted: stops)", ylabel="loss", yscale="log")
+    by_iteration.set(xlabel="iteration (dotted: stops)", ylabel="loss")
     by_seconds.set(xlabel=f"seconds of inversion on {_device(rows)}")
     by_seconds.legend()
     seeds = len({row.cell["seed"] for row in rows})

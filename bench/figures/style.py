@@ -19,6 +19,7 @@ from torch import Tensor
 
 WIDTH = 8.0  # inches
 DPI = 150
+TITLE = 0.45  # inches for the title and the line under it
 WIDEST_GAP = 0.2  # inches between pictures
 
 # Okabe and Ito's palette without its yellow, which is too pale for lines.
@@ -86,10 +87,8 @@ def look(method: str, others: Iterable[str] = ()) -> dict[str, str]:
 def canvas(height: float, title: str, scale_line: str, dpi: int = DPI) -> Canvas:
     """An empty figure with a title that names the scale. Not of pyplot: nothing global, nothing to close."""
     figure = Canvas(figsize=(WIDTH, height), dpi=dpi, layout="constrained")
-    # two lines are reserved for the title; the second, smaller one is drawn by hand
-    figure.suptitle(
-        f"{title}\n", fontsize=11, fontweight="bold", x=0.006, ha="left", va="top", y=1 - 0.05 / height
-    )
+    figure.get_layout_engine().set(rect=(0.005, 0.005, 0.99, 0.99 - TITLE / height))
+    figure.text(0.006, 1 - 0.05 / height, title, fontsize=11, fontweight="bold", ha="left", va="top")
     figure.text(0.006, 1 - 0.25 / height, scale_line, fontsize=8, color="#444444", ha="left", va="top")
     return figure
 
@@ -119,7 +118,7 @@ def picture_grid(
     height = width * pixels[0] // pixels[1]
     left = int((WIDTH - labels - margin) * dpi) - columns * width
     across = min(left // max(1, columns - 1), round(WIDEST_GAP * dpi))
-    top = round((0.50 + 0.155 * heads) * dpi)
+    top = round((TITLE + 0.05 + 0.155 * heads) * dpi)
     extra = (wide_gap - gap) * len(breaks)
     total = top + rows * (height + gap) + extra + round((below + margin) * dpi)
     figure = canvas(total / dpi, title, scale_line, dpi)
