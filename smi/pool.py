@@ -118,6 +118,11 @@ class Pool:
         for one in self.sets:
             self._starts.append(self._starts[-1] + one.count)  # no set is empty, so places are unique
 
+    @property
+    def kept(self) -> int | None:
+        """Patches that each image is shown through; None is all."""
+        return self.sets[0].kept if self.patches is None else self.patches
+
     def size(self, round_: int) -> int:
         """Images that are there in a round."""
         return self._starts[(round_ + 1) * len(self.sets) // self.rounds]

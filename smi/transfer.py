@@ -31,12 +31,13 @@ class Transfer:
 
     student: the trained copy, in evaluation mode. curve: one entry for each evaluation, {"step", "loss", "pool" and
     what `evaluate` returned}; loss is the mean since the entry before, pool the images there were. seconds: of the
-    steps alone, without evaluations.
+    steps alone, without evaluations. kept: patches that each image was shown through, None where all were.
     """
 
     student: nn.Module
     curve: list[dict[str, Any]]
     seconds: float
+    kept: int | None
 
 
 def transfer(
@@ -143,7 +144,7 @@ def distil(
         run.go(saver, evaluate, evaluate_every, progress, should_stop or (lambda: False))
     for trained, given in zip(taught.model.parameters(), student.parameters(), strict=True):
         trained.requires_grad_(given.requires_grad)
-    return Transfer(taught.model.eval(), run.curve, run.seconds)
+    return Transfer(taught.model.eval(), run.curve, run.seconds, pool.kept)
 
 
 def _check_pair(teacher: TokenModel, student: TokenModel) -> None:

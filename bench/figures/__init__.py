@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 
 from bench.errors import BenchError
-from bench.figures import classes, importance, loss, patch_sizes, quality, trajectory
+from bench.figures import classes, convergence, importance, loss, patch_sizes, quality, trajectory
 from bench.figures.files import remove, save
 from bench.figures.kinds import Figure
 from bench.figures.material import Material, NotMade
@@ -27,6 +27,7 @@ FIGURES: tuple[Figure, ...] = (
     loss.FIGURE,
     quality.SPARSITY,
     quality.SECONDS,
+    convergence.FIGURE,
 )
 
 

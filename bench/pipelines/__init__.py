@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.grid import Grid
-from bench.pipelines import gallery, quantization
+from bench.pipelines import gallery, quantization, transfer
 from bench.plan import CellTasks
 from bench.task import Sources
 
 PIPELINES: dict[str, Callable[[Grid, str, Sources], list[CellTasks]]] = {
     "quantization": quantization.build,
     "gallery": gallery.build,
+    "transfer": transfer.build,
 }
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -74,6 +74,9 @@ class Workshop:
     grid: Grid
     scale: str
     sources: Sources
+    # An experiment with more settings subclasses these two.
+    settings_schema: ClassVar[type[Settings]] = Settings
+    method_schema: ClassVar[type[Method]] = Method
     _teachers: dict[tuple[str, str], Task] = field(default_factory=dict)
     _outlines: dict[str, TokenModel] = field(default_factory=dict)
     _splits: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
@@ -81,7 +84,7 @@ class Workshop:
 
     @cached_property
     def settings(self) -> Settings:
-        settings = self.grid.section(Settings, *self.here, "settings")
+        settings = self.grid.section(self.settings_schema, *self.here, "settings")
         for key, known in (("recipes", smi.RECIPES), ("datasets", [*datasets.DATASETS, *self.sources.data])):
             for name in getattr(settings, key):
                 if name not in known:
@@ -165,7 +168,7 @@ class Workshop:
         return Task(kind, settings, inputs, KINDS[kind].version, label)
 
     def _method(self, name: str) -> Method:
-        method = self.grid.section(Method, "methods", name)
+        method = self.grid.section(self.method_schema, "methods", name)
         here = ("methods", name)
         if (method.recipe is not None) != (method.source == "inversion"):
             need = "needs a recipe" if method.source == "inversion" else "takes no recipe"

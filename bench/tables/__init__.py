@@ -16,12 +16,13 @@ from bench.errors import BenchError
 from bench.grid import Grid
 from bench.plan import CellTasks
 from bench.store import Store
-from bench.tables import gallery, index, published, quantization
+from bench.tables import gallery, index, published, quantization, transfer
 from bench.tables.published import Sheet
 
 TABLES: dict[str, Callable[[Sheet], str]] = {
     "quantization": quantization.text,
     "gallery": gallery.text,
+    "transfer": transfer.text,
 }
 
 
@@ -33,7 +34,7 @@ def render(
     results: Path,
     context: Mapping[str, Any],
 ) -> Path:
-    """Publish the records behind a grid's table, write results/<scale>/<grid>.md and the index; returns its path.
+    """Publish the records behind a grid's table, write results/<scale>/<table>.md and the index; returns its path.
 
     context: {"command": the command that makes it}. Records that are not there are holes in the table.
     """
@@ -47,6 +48,6 @@ def write(sheet: Sheet, results: Path) -> Path:
     """Write one table from what is published."""
     if sheet.experiment not in TABLES:
         raise BenchError(f"no table for the experiment {sheet.experiment!r}; known: {', '.join(TABLES)}")
-    path = results / sheet.scale / f"{sheet.grid}.md"
+    path = results / sheet.scale / published.file_name(sheet)
     atomic.write_text(path, TABLES[sheet.experiment](sheet))
     return path

@@ -23,7 +23,7 @@ def write(results: Path) -> Path:
         origin = provenance(sheet)
         rows.append(
             {
-                "table": f"[{sheet.grid}]({sheet.scale}/{sheet.grid}.md): {sheet.title}",
+                "table": f"[{sheet.grid}]({sheet.scale}/{published.file_name(sheet)}): {sheet.title}",
                 "scale": sheet.scale,
                 "device": origin["hardware"],
                 "date": origin["date"],

@@ -23,6 +23,9 @@ from bench.task import Task
 PRIVATE = ("host", "log", "digest", "slurm_job_id")
 
 
+TABLES = {"kd": "table4"}  # grid -> the name its table has in the paper, where that is another
+
+
 @dataclass(frozen=True)
 class Sheet:
     """One grid at one scale.
@@ -74,6 +77,11 @@ def publish(
     atomic.write_json(folder / f"{grid.name}.json", {**asdict(sheet), "records": sorted(records)})
     _remove_unnamed(folder)
     return sheet
+
+
+def file_name(sheet: Sheet) -> str:
+    """Of the grid's table, below results/<scale>/."""
+    return f"{TABLES.get(sheet.grid, sheet.grid)}.md"
 
 
 def sheets(results: Path) -> list[Sheet]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.task import Job
-from bench.tasks import evaluate, images, quantize, teacher
+from bench.tasks import evaluate, images, quantize, teacher, transfer
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,5 @@ KINDS: dict[str, Kind] = {
     "images": Kind(1, images.run),
     "evaluate": Kind(1, evaluate.run),
     "quantize": Kind(1, quantize.run),
+    "transfer": Kind(1, transfer.run),
 }

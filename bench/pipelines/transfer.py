@@ -1,0 +1,190 @@
+"""Experiment "transfer" (the paper's Table 4): teacher -> sets of images, one or more a round -> student.
+
+Every set is a task of its own, so a pool that grows for a thousand rounds is inverted in parallel, pools of one seed
+share their first sets, and other grids share them too. Set i of seed s is the set of seed s + i * SET_STRIDE: set 0 is
+the very one that Table 3 quantizes with, where both ask for as many images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from bench import datasets, fine_tuning, models
+from bench.grid import Grid, Strict
+from bench.pipelines.common import Count, Method, Number, Settings, Workshop
+from bench.plan import CellTasks
+from bench.task import Sources, Task
+from smi.distillation import Settings as Numbers
+from smi.errors import SmiError
+
+AXES = ("model", "dataset", "method", "pool", "seed")
+SET_STRIDE = 10_000  # between the seeds of two sets of one pool; seeds of a grid must stay below it
+
+
+class Pool(Strict):
+    """How the pool grows, and what is drawn from it.
+
+    rounds; images that join in each, made by tasks of `set` images (default: one task; noise and real images always);
+    steps of the optimiser in each, on batch_size images a step.
+    """
+
+    rounds: Count
+    images: Count
+    set: Count | None = None
+    steps: Count
+    batch_size: Count
+
+
+class Learning(Strict):
+    """How the student learns (smi.distil). `train` "head" is the classifier alone, on a frozen backbone."""
+
+    temperature: Number = 20.0
+    train: Literal["all", "head"]
+    optimizer: Literal["sgd", "adamw"]
+    learning_rate: Number
+    momentum: Number = 0.9
+    betas: list[Number] = [0.9, 0.999]
+    weight_decay: Number
+    flip: Number = 0.5
+    jitter: Number = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class TransferSettings(Settings):
+    """The settings of one scale. Pools are named; the axis `pool` refers to them."""
+
+    fine_tuning: dict[str, Any] = {}  # bench.fine_tuning.DEFAULTS, for teachers made from pretrained models
+    pools: Annotated[dict[str, Pool], Field(min_length=1)]
+    learning: Learning
+    evaluate_every: Count
+
+
+class TransferMethod(Method):
+    """`shown`: a schedule; each image is shown through as many patches as it leaves, random ones at each draw."""
+
+    shown: str | None = None
+
+
+@dataclass
+class TransferWorkshop(Workshop):
+    """Adds fine-tuned teachers, pools and students to the tasks that experiments share."""
+
+    settings_schema: ClassVar = TransferSettings
+    method_schema: ClassVar = TransferMethod
+    _students: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+
+    def teacher(self, model: str, dataset: str) -> Task:
+        """Ours is trained here; timm's is one's own for the data set if there is one, else fine-tuned here."""
+        if model in models.ARCHITECTURES:
+            return super().teacher(model, dataset)
+        if (model, dataset) not in self._teachers:
+            self.outline(model)
+            own = models.describe_own(model, dataset, self._classes(dataset), self.sources)
+            settings = {"model": own} if own is not None else self._fine_tuned(model, dataset)
+            self._teachers[model, dataset] = self.task("teacher", settings, {}, f"teacher {model} {dataset}")
+        return self._teachers[model, dataset]
+
+    def transfer(self, model: str, dataset: str, method: str, pool: str, seed: int) -> dict[str, Task]:
+        """The transfer's task; none where the images cannot be had here."""
+        chosen, wanted = self._pool(pool), self.methods[method]
+        sets = self._sets(model, dataset, method, chosen, seed)
+        if sets is None:
+            return {}
+        schedule = None if wanted.shown is None else self._shown(method, wanted.shown)
+        patches = None if schedule is None else schedule.kept_counts(self.outline(model).num_patches)[-1]
+        settings = {
+            "student": self._student(model, dataset),
+            "seed": seed,
+            "transfer": self._learning(chosen, patches),
+            "evaluate_every": self.settings.evaluate_every,
+            "test": self.split(dataset, "test"),
+        }
+        inputs = {"teacher": self.teacher(model, dataset), **sets}
+        label = f"transfer {model} {dataset} {method} {pool} seed {seed}"
+        return {"transfer": self.task("transfer", settings, inputs, label)}
+
+    def _student(self, model: str, dataset: str) -> dict[str, Any]:
+        """The teacher's model before it saw the data set: fresh weights, or pretrained ones with a fresh head."""
+        if (model, dataset) not in self._students:
+            described = models.describe(model, self.sources)  # reads the weights through: once is enough
+            if "architecture" not in described:
+                described |= {"classes": self._classes(dataset)}
+            self._students[model, dataset] = described
+        return self._students[model, dataset]
+
+    def _sets(self, model: str, dataset: str, method: str, pool: Pool, seed: int) -> dict[str, Task] | None:
+        count = (pool.set if self.methods[method].source == "inversion" else None) or pool.images
+        sets = {}
+        for index in range(pool.rounds * (pool.images // count)):
+            one = self.images(model, dataset, method, seed + index * SET_STRIDE, count)
+            if one is None:
+                return None
+            sets[f"images_{index:06d}"] = one
+        return sets
+
+    def _pool(self, name: str) -> Pool:
+        if name not in self.settings.pools:
+            place = (*self.here, "axes", "pool")
+            raise self.grid.error(place, f"unknown pool {name!r}", self.settings.pools)
+        pool = self.settings.pools[name]
+        if pool.images % (pool.set or 1):
+            message = f"{pool.images} images a round are no multiple of a set of {pool.set}"
+            raise self.grid.error((*self.here, "settings", "pools", name, "set"), message)
+        return pool
+
+    def _learning(self, pool: Pool, patches: int | None) -> dict[str, Any]:
+        """Keyword arguments of smi.distil, checked."""
+        chosen = self.settings.learning.model_dump() | {
+            "steps": pool.rounds * pool.steps,
+            "rounds": pool.rounds,
+            "batch_size": pool.batch_size,
+            "patches": patches,
+        }
+        try:
+            Numbers(**chosen, seed=0)
+        except SmiError as error:
+            raise self.grid.error((*self.here, "settings", "learning"), str(error)) from None
+        return chosen
+
+    def _shown(self, method: str, schedule: str) -> Any:
+        if schedule not in self.settings.schedules:
+            message = f"the scale {self.scale!r} has no schedule {schedule!r}"
+            raise self.grid.error(("methods", method, "shown"), message, self.settings.schedules or ["none"])
+        return self.schedule(schedule)
+
+    def _fine_tuned(self, model: str, dataset: str) -> dict[str, Any]:
+        return {
+            "model": self._student(model, dataset),
+            "fine_tuning": fine_tuning.expand(self.settings.fine_tuning),
+            "seed": self.settings.teacher_seed,
+            "train": self.split(dataset, "train"),
+            "validation": self.split(dataset, "validation"),
+        }
+
+    def _classes(self, dataset: str) -> int:
+        settings = self.settings.datasets.get(dataset, {})
+        return datasets.open_dataset(dataset, settings, self.sources).classes
+
+
+def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
+    """Tasks of each cell: "evaluate" for the teacher itself (`source: none`), else "transfer" and what it needs."""
+    workshop = TransferWorkshop(grid, scale, sources)
+    workshop.need_axes(*AXES)
+    for index, seed in enumerate(grid.scale(scale).axes["seed"]):
+        if seed >= SET_STRIDE:
+            place = (*workshop.here, "axes", "seed", index)
+            raise grid.error(place, f"{seed} is too great here", [f"whole numbers below {SET_STRIDE}"])
+    return [CellTasks(cell, _tasks(workshop, **cell)) for cell in grid.cells(scale)]
+
+
+def _tasks(
+    workshop: TransferWorkshop, model: str, dataset: str, method: str, pool: str, seed: int
+) -> dict[str, Task]:
+    if workshop.methods[method].source != "none":
+        return workshop.transfer(model, dataset, method, pool, seed)
+    inputs = {"teacher": workshop.teacher(model, dataset)}
+    label = f"evaluate {model} {dataset} teacher"
+    return {"evaluate": workshop.task("evaluate", {"test": workshop.split(dataset, "test")}, inputs, label)}
