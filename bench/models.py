@@ -64,6 +64,10 @@ def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any
     described = {"name": name}
     if weights:
         kind, where = find_weights(name, sources)
+        if kind == "file":
+            fitting_weights(
+                _outline(described), where
+            )  # a damaged file is refused before any work depends on it
         described["weights"] = {"hub": where} if kind == "hub" else {"sha256": _file_sha256(where)}
     return described
 
@@ -86,7 +90,10 @@ def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.M
 
 def outline(name: str) -> VisionTransformer:
     """The model without values (on the meta device): to ask for its patch grid, or whether it is handled."""
-    described = describe(name, Sources(), weights=False)
+    return _outline(describe(name, Sources(), weights=False))
+
+
+def _outline(described: Mapping[str, Any]) -> VisionTransformer:
     try:
         with torch.device("meta"):
             return create(described)
@@ -131,6 +138,7 @@ def describe_own(name: str, dataset: str, classes: int, sources: Sources) -> dic
     path = local_weights(f"{name}.{dataset}", sources)
     if path is None:
         return None
+    fitting_weights(_outline({"name": name, "classes": classes}), path)
     weights = {"file": f"{name}.{dataset}", "sha256": _file_sha256(path)}
     return {"name": name, "classes": classes, "weights": weights}
 
@@ -149,6 +157,11 @@ def load_weights(model: nn.Module, path: Path, new_head: bool = False) -> None:
     """Load a checkpoint strictly (.safetensors, or what `torch.load(weights_only=True)` reads). BenchError if not.
 
     new_head: leave the model's classifier as it is, for a data set of other classes than the checkpoint's."""
+    model.load_state_dict(fitting_weights(model, path, new_head))
+
+
+def fitting_weights(model: nn.Module, path: Path, new_head: bool = False) -> dict[str, Tensor]:
+    """The state dict in a file, made sure to be the model's own, name by name; see `load_weights`."""
     state = read_weights(path)
     if isinstance(model, VisionTransformer):
         state = checkpoint_filter_fn(state, model)
@@ -167,7 +180,7 @@ def load_weights(model: nn.Module, path: Path, new_head: bool = False) -> None:
     strangers = sorted(set(state) - set(expected))
     if strangers:
         raise BenchError(f"{path} is no checkpoint of this model: it also holds {', '.join(strangers[:3])}")
-    model.load_state_dict(state)
+    return state
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -229,17 +229,22 @@ def _scale_notes(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
             f"The model was trained here; its top-1 on the validation split, apart from test, is {score}."
         )
     if sheet.scale == PAPER_SCALE:
-        notes.append("Where the paper's own figures, or others' measurements, disagree: " + _known())
+        notes.append("Where the paper's figures do not agree with each other, and what others measured:")
+        notes.append(_known(sheet))
     return notes
 
 
-def _known() -> str:
-    others = [
-        f"{_title(row['model'])} {row['method']} ({row['what']}): "
-        + ", ".join(f"{bits} {row[bits]:.2f}" for bits in ("W4/A8", "W8/A8") if bits in row)
-        for row in paper.rows("others")
-    ]
-    return " ".join(paper.load()["disagreements"]) + " Others measured: " + "; ".join(others) + "."
+def _known(sheet: Sheet) -> str:
+    lines = list(paper.load()["disagreements"])
+    for row in paper.rows("others"):
+        figures = ", ".join(
+            f"{bits} {row[bits]:.2f}" + (f" ± {row[f'{bits} std']:.2f}" if f"{bits} std" in row else "")
+            for bits in ("W4/A8", "W8/A8")
+            if bits in row
+        )
+        method = sheet.methods.get(row["method"], {}).get("title", row["method"])
+        lines.append(f"{_title(row['model'])}, {method} ({row['what']}): {figures}.")
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _title(model: str) -> str:

@@ -1,0 +1,220 @@
+"""Table 3 from made-up records, held to a golden file; holes, statistics, provenance, and tables made again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench import paper, tables
+from bench.errors import BenchError
+from bench.grid import load
+from bench.store import Store
+from bench.tables import quantization
+from bench.tables.__main__ import main
+from bench.tables.parts import difference, holes, mean_std, status
+from bench.tables.published import Sheet
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "table3.md"
+GRID = yaml.safe_load((Path(__file__).parents[2] / "experiments" / "table3.yaml").read_text(encoding="utf-8"))
+
+
+def record(kind, key, metrics=None, cause=None, **more):
+    """A record as the store writes it, with made-up figures."""
+    return {
+        "kind": kind,
+        "key": key,
+        "status": "done" if cause is None else "failed",
+        "metrics": metrics or {},
+        "error": None if cause is None else {"cause": cause, "message": "made up"},
+        "device": "Made-up Device",
+        "device_type": "gpu",
+        "commit": "0123456789abcdef",
+        "dirty": None,
+        "versions": {"python": "3.12.0", "torch": "2.9.0"},
+        "finished": "2026-01-02T03:04:05+00:00",
+        "seconds": 10.0,
+        **more,
+    }
+
+
+def quantized(key, top1, error=0.05):
+    return record("quantize", key, {"top1": top1, "logit_error": error, "pictures": 50000})
+
+
+IMAGES = {"patches": 196, "kept": 46, "sparsity": 1 - 46 / 196, "seconds": 200.0}
+TINY = "deit_tiny_patch16_224"
+
+
+def paper_sheet() -> Sheet:
+    """DeiT-Tiny at the paper's scale, with everything that can happen to a cell."""
+    records = {
+        "teacher-t": record("teacher", "t", {"parameters": 5717416}),
+        "evaluate-e": record("evaluate", "e", {"top1": 72.14, "pictures": 50000}),
+        "images-n0": record("images", "n0", {"patches": 196, "kept": 196, "sparsity": 0.0}),
+        "quantize-n0": quantized("n0", 7.9, 0.5),
+        "images-s0": record("images", "s0", IMAGES),
+        "images-s1": record("images", "s1", {**IMAGES, "seconds": 220.0}),
+        "quantize-s0": quantized("s0", 64.0),
+        "quantize-s1": quantized("s1", 65.0, 0.06),
+        "quantize-s0b": quantized("s0b", 70.0, 0.02),
+        "quantize-s1b": record("quantize", "s1b", cause="out of memory"),
+        "images-d0": record("images", "d0", cause="non-finite loss"),
+    }
+    cells = []
+    for bits, end in (("W4/A8", ""), ("W8/A8", "b")):
+        for seed in (0, 1):
+            where = {"model": TINY, "dataset": "imagenet", "bits": bits, "seed": seed}
+            teacher = {"teacher": "teacher-t"}
+            cells += [
+                {"cell": {**where, "method": "original"}, "tasks": {"evaluate": "evaluate-e", **teacher}},
+                {
+                    "cell": {**where, "method": "gaussian_noise"},
+                    "tasks": {"images": f"images-n{seed}", "quantize": f"quantize-n{seed}{end}", **teacher},
+                },
+                {"cell": {**where, "method": "real"}, "tasks": {}},
+                {
+                    "cell": {**where, "method": "deepinversion_dense"},
+                    "tasks": {"images": "images-d0", "quantize": f"quantize-d{seed}{end}", **teacher},
+                },
+                {
+                    "cell": {**where, "method": "deepinversion_sparse"},
+                    "tasks": {"images": f"images-s{seed}", "quantize": f"quantize-s{seed}{end}", **teacher},
+                },
+            ]
+    spec = GRID["scales"]["paper"]
+    return Sheet(
+        grid="table3",
+        title=GRID["title"],
+        experiment="quantization",
+        scale="paper",
+        command="made up",
+        methods=GRID["methods"],
+        settings=spec["settings"],
+        paper={"axes": {**spec["axes"], "model": [TINY]}, "settings": spec["settings"]},
+        cells=cells,
+        records=records,
+    )
+
+
+def row(text: str, *starts: str) -> list[str]:
+    """Cells of the last table row that holds all of `starts`."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and all(s in line for s in starts)]
+    return [cell.strip() for cell in lines[-1].strip("|").split("|")]
+
+
+def test_the_table_is_the_golden_one():
+    """To change the table on purpose, write the new text into tests/golden/table3.md and look at the difference."""
+    assert quantization.text(paper_sheet()) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_seeds_are_averaged_and_the_papers_figure_stands_beside():
+    cells = row(quantization.text(paper_sheet()), "DeepInversion (sparse)")
+    assert cells[2:5] == ["76.5%", "46 of 196", "210.0 ± 14.1 (2)"]
+    assert cells[5:9] == ["64.50 ± 0.71 (2)", "64.04", "+0.46", "5.50 ± 0.71 (2) %"]
+
+
+def test_every_hole_is_shown_as_a_hole():
+    text = quantization.text(paper_sheet())
+    assert row(text, "Real images")[5] == "2 not run"
+    assert row(text, "DeepInversion (dense)")[5] == "2 failed: non-finite loss (images)"
+    assert "70.00 (1), failed: out of memory" in row(text, "DeepInversion (sparse)")
+    assert "7.90 (1), not run" in row(text, "Gaussian noise")
+
+
+def test_nothing_run_is_a_table_of_holes():
+    sheet = Sheet(**{**vars(paper_sheet()), "records": {}})
+    text = quantization.text(sheet)
+    assert row(text, "Original")[5:8] == ["not run", "72.14", "-"]
+    assert row(text, "DeepInversion (sparse)")[5] == "2 not run"
+    assert "hardware: not run" in text
+
+
+def test_the_cost_half_meets_the_papers_flops_to_the_last_digit():
+    text = quantization.text(paper_sheet())
+    lines = [line for line in text.splitlines() if "DeepInversion (sparse)" in line]
+    cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    assert cells[5:10] == ["107.32 (-74.09%)", "107.32", "0.00", "117.02", "0.2888"]
+    assert cells[3] == "not run" and cells[4] == "18.82"
+
+
+def test_the_scale_stands_in_the_title():
+    assert quantization.text(paper_sheet()).startswith("# Table 3, paper scale: ")
+
+
+def test_statistics_and_differences():
+    assert mean_std([1.0]) == "1.00 (1)"
+    assert mean_std([1.0, 2.0, 3.0]) == "2.00 ± 1.00 (3)"
+    assert [difference(1.0, 1.004), difference(2.0, 1.0), difference(1.0, 2.5)] == ["0.00", "+1.00", "-1.50"]
+    assert difference(None, 1.0) == difference(1.0, None) == "-"
+    assert holes(["done", "done"]) == ""
+    assert status({}, "quantize", {}) == "not run"
+
+
+def test_the_papers_figures_are_complete():
+    assert [len(paper.rows(table)) for table in ("table1", "table3", "table4")] == [3, 10, 6]
+    assert (
+        paper.figure("table3", "W8/A8", model="deit_base_patch16_224", method="deepinversion_sparse") == 79.63
+    )
+    assert paper.figure("table3", "FP", model=TINY, method="original") == 72.14
+    assert paper.figure("table4", "cifar10", model=TINY, method="deepinversion_dense") == 69.51
+    assert paper.figure("table3", "W8/A8", model=TINY, method="real") is None
+    for entry in paper.rows("table3"):
+        assert entry["method"] in GRID["methods"]
+
+
+def test_what_is_published_makes_the_same_table_again(tmp_path):
+    sheet = paper_sheet()
+    folder = tmp_path / "paper" / "records"
+    folder.mkdir(parents=True)
+    for name, values in sheet.records.items():
+        (folder / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
+    described = {**vars(sheet), "records": sorted(sheet.records)}
+    (folder / "table3.json").write_text(json.dumps(described), encoding="utf-8")
+    assert main(["--results", str(tmp_path)]) == 0
+    assert (tmp_path / "paper" / "table3.md").read_text(encoding="utf-8") == quantization.text(sheet)
+    index = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "[table3](paper/table3.md)" in index and "Made-up Device" in index and "0123456789ab" in index
+
+
+def test_a_damaged_published_record_is_named(tmp_path):
+    folder = tmp_path / "digits" / "records"
+    folder.mkdir(parents=True)
+    (folder / "table3.json").write_text('{"records": ["images-gone"]}', encoding="utf-8")
+    with pytest.raises(BenchError, match="table3.json or a record that it names is damaged"):
+        main(["--results", str(tmp_path)])
+
+
+def test_publishing_keeps_machines_private_and_removes_what_no_sheet_names(tmp_path, table3_store):
+    grid, cells, store = table3_store
+    folder = tmp_path / "digits" / "records"
+    folder.mkdir(parents=True)
+    (folder / "images-old.json").write_text("{}", encoding="utf-8")
+    path = tables.render(grid, "digits", cells, store, tmp_path, {"command": "made up"})
+    assert path == tmp_path / "digits" / "table3.md"
+    names = {file.stem for file in folder.iterdir()}
+    assert names == {"table3", cells[0].tasks["evaluate"].name}
+    shown = (folder / f"{cells[0].tasks['evaluate'].name}.json").read_text(encoding="utf-8")
+    assert "secret-host" not in shown and "/home/someone" not in shown
+    assert "| Original (full precision)" in path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def table3_store(tmp_path):
+    """The real grid's first cell and a store with a made-up record of it."""
+    from bench import pipelines
+    from bench.task import Sources
+
+    grid = load(Path(__file__).parents[2] / "experiments" / "table3.yaml")
+    cells = pipelines.build(grid, "digits", Sources())[:1]
+    store = Store(tmp_path / "store")
+    store.prepare()
+    task = cells[0].tasks["evaluate"]
+    claim = store.claims.take(task.name)
+    work = store.open_work(task, claim)
+    made = record(
+        "evaluate", task.key, {"top1": 97.0, "pictures": 540}, host="secret-host", log="/home/someone/log"
+    )
+    store.finish(task, claim, work, made)
+    claim.release()
+    return grid, cells, store
