@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{options.results}/{options.scale} holds no records to draw from; make some: {found.command('figures')}"
         )
     folder = options.results / options.scale / "figures"
-    try:
+    outcomes = []
+    with _errors_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        outcomes = []
-        for figure in chosen:
+    for figure in chosen:
+        with _errors_in(folder):
             outcomes.append(figures.draw(figure, found, folder))
-            print(_line(outcomes[-1], folder), flush=True)
-        print(
-            page.write(outcomes, folder, found.scale_line, f"python -m bench.figures --scale {options.scale}")
+        print(_line(outcomes[-1], folder), flush=True)
+    with _errors_in(folder):
+        path = page.write(
+            outcomes, folder, found.scale_line, f"python -m bench.figures --scale {options.scale}"
         )
+    print(path)
+    return 0
+
+
+@contextmanager
+def _errors_in(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the results folder into one line."""
+    try:
+        yield
     except OSError as error:
         raise StoreError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return 0
 
 
 def _line(outcome: Any, folder: Path) -> str:

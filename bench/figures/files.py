@@ -16,7 +16,7 @@ from bench.figures.kinds import Animation, Still
 SUFFIXES = (".png", ".svg", ".gif")
 COLOURS = 256  # of a palette: a third of the bytes
 FEW_COLOURS = 32768  # grey pictures and line plots: a palette of theirs shows no difference
-MOVING_COLOURS = 48  # noise hardly compresses, and nobody counts its grey levels
+MOVING_COLOURS = 16  # of moving grey pictures: noise hardly compresses, and nobody counts its levels
 
 
 def save(drawn: Still | Animation, folder: Path, name: str) -> list[str]:
@@ -70,7 +70,8 @@ def _gif(animation: Animation) -> bytes:
     side = Image.new("RGB", (frames[0].width, 3 * frames[0].height))
     for place, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
         side.paste(frame, (0, place * frame.height))
-    palette = side.quantize(MOVING_COLOURS, dither=Image.Dither.NONE)
+    few = frames[-1].getcolors(FEW_COLOURS) is not None
+    palette = side.quantize(MOVING_COLOURS if few else COLOURS, dither=Image.Dither.NONE)
     palette.putpalette(_with_white(palette.getpalette()))
     first, *rest = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     buffer = io.BytesIO()

@@ -14,7 +14,7 @@ from bench.figures.material import Material
 from bench.figures.style import picture_grid, row_label, show_kept
 
 STRIP_IMAGES = 3
-MOVING_IMAGES = 6
+MOVING_IMAGES = 5
 MOVING_DPI = 80  # frames are many: 640 pixels wide
 FRAME, LAST = 220, 2500  # milliseconds
 
