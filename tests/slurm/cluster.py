@@ -34,7 +34,7 @@ PROGRAMS = (
 )
 SYSTEM_PATHS = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # daemons' folders, not on every user's PATH
 NODES, CPUS, GPUS, MEMORY_MB = 2, 4, 2, 16000  # per node; neither CPUs nor memory need exist
-PORT = 16817  # slurmctld; +2 slurmdbd; +100+i the i-th slurmd
+PORTS = range(16817, 20000, 20)  # slurmctld's, the first that is free; +1 slurmdbd; +1+i the i-th slurmd
 STARTED = "started.json"  # marks a folder as ours, and holds the daemons' process ids and start times
 WAIT_SECONDS = 90.0
 
@@ -227,11 +227,12 @@ class Cluster:
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
         host = socket.gethostname().split(".")[0]
+        port = next((port for port in PORTS if all(_is_free(port + i) for i in range(2 + NODES))), PORTS[0])
         nodes = []
         for index in range(1, NODES + 1):
             (self.dir / "spool" / f"node{index}").mkdir()
             nodes.append(
-                f"NodeName=node{index} NodeHostname={host} NodeAddr=127.0.0.1 Port={PORT + 100 + index} "
+                f"NodeName=node{index} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1 + index} "
                 f"CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:{GPUS} State=UNKNOWN"
             )
         # Told so, daemons and srun listen on the address of this host's name only: good where that is 127.0.0.1,
@@ -241,8 +242,8 @@ class Cluster:
             "dir": self.dir,
             "host": host,
             "user": getpass.getuser(),
-            "port": PORT,
-            "dbd_port": PORT + 2,
+            "port": port,
+            "dbd_port": port + 1,
             "first_job": int(time.time() * 10) % 60_000_000 + 1,
             "nodes": "\n".join(nodes),
             "count": NODES,
@@ -367,6 +368,16 @@ def _address(host: str) -> str | None:
         return socket.gethostbyname(host)
     except OSError:
         return None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def _start_time(pid: int) -> str | None:

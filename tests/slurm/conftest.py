@@ -7,6 +7,7 @@ tests that need to break it (nodes, controller, partitions) are left out, by nam
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +21,15 @@ sys.path.insert(0, str(FOLDER))  # jobs, too, import these modules by name
 from cluster import INSTALL, Cluster, missing_programs  # noqa: E402
 from lab import ROOT, Lab  # noqa: E402
 
-OWN = Path("/tmp") / f"smi-slurm-{os.getuid()}"  # short, and open to others, as munged and sockets want it
+SCRATCH = (
+    Path("/tmp") / f"smi-slurm-{os.getuid()}"
+)  # short, and open to others, as sockets and munged want it
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Starting a cluster is nothing for a plain `pytest`: only `-m slurm`, or this folder by name, collects it."""
+    named = any("slurm" in str(argument) for argument in config.args)
+    return None if named or "slurm" in (config.option.markexpr or "") else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,7 +51,8 @@ def slurm() -> Iterator[Cluster | None]:
             f"must be installed (as root: {INSTALL})",
             pytrace=False,
         )
-    cluster = Cluster(OWN / "cluster")
+    stop_abandoned()
+    cluster = Cluster(SCRATCH / str(os.getpid()) / "cluster")
     try:
         cluster.start()
         os.environ["SLURM_CONF"] = str(cluster.conf)
@@ -50,6 +60,14 @@ def slurm() -> Iterator[Cluster | None]:
     finally:
         os.environ.pop("SLURM_CONF", None)
         cluster.stop()
+
+
+def stop_abandoned() -> None:
+    """Stop the clusters of test runs that were killed, and remove their folders."""
+    for folder in SCRATCH.glob("[0-9]*"):
+        if not Path(f"/proc/{folder.name}").exists():
+            Cluster(folder / "cluster").stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -63,10 +81,10 @@ def cluster(slurm: Cluster | None) -> Cluster:
 
 
 @pytest.fixture
-def lab(slurm: Cluster | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(slurm: Cluster | None) -> Iterator[Lab]:
     # Not tmp_path: nodes must be able to see it, and on a user's cluster /tmp is each machine's own.
-    base = OWN if slurm is not None else ROOT / "runs" / "slurm_tests"
-    folder = base / f"lab-{os.getpid()}-{time.monotonic_ns()}"
+    base = SCRATCH if slurm is not None else ROOT / "runs" / "slurm_tests"
+    folder = base / str(os.getpid()) / f"lab-{time.monotonic_ns()}"
     folder.mkdir(parents=True)
     lab = Lab(folder)
     yield lab

@@ -46,10 +46,10 @@ def count(job: Job) -> dict[str, Any]:
     trace("start", job, state["step"])
     while state["step"] < settings["steps"]:
         if job.should_stop():
-            from smi.errors import Interrupted
-
             write_json(job.checkpoint, state)
             trace("saved", job, state["step"])
+            from smi.errors import Interrupted  # brings torch, which may take longer than SLURM waits
+
             raise Interrupted
         time.sleep(settings["seconds"])
         step = state["step"] + 1

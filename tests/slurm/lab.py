@@ -58,7 +58,7 @@ class Lab:
             text=True,
             cwd=ROOT,
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
                 "PYTHONPATH": f"{FOLDER}{os.pathsep}{ROOT}",
                 "OMP_NUM_THREADS": "1",
                 TRACE: str(self.trace_file),

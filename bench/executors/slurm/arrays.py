@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -140,7 +142,8 @@ def submit(array: Array, context: Context, ledger: Ledger) -> Submission:
     ledger.write(submission)
     call = SlurmTask(str(ledger.store.root.resolve()), context.kinds)
     try:
-        with client.environment(**{TOKEN: submission.token}):
+        # submitit repeats on standard error what it raises.
+        with client.environment(**{TOKEN: submission.token}), contextlib.redirect_stderr(io.StringIO()):
             executor = submitit.AutoExecutor(
                 ledger.logs.resolve(), cluster="slurm", slurm_max_num_timeout=TIME_OUTS
             )
