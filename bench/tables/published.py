@@ -98,7 +98,9 @@ def _read(path: Path) -> Sheet:
         }
         return Sheet(**{**values, "records": records})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{path} or a record that it names is damaged: {error}") from None
+        raise BenchError(
+            f"{path} or a record that it names is damaged ({error}); remove it: the sweep of its grid writes it again"
+        ) from None
 
 
 def _is_sheet(path: Path) -> bool:
@@ -123,11 +125,15 @@ def _public(record: Record) -> Record:
 
 
 def _remove_unnamed(folder: Path) -> None:
+    """Remove records that no sheet names any more; none at all where a sheet cannot be read."""
     paths = list(folder.glob("*.json"))
     named = {path.stem for path in paths if _is_sheet(path)}
     for path in paths:
         if _is_sheet(path):
-            named |= set(json.loads(path.read_text(encoding="utf-8"))["records"])
+            try:
+                named |= set(json.loads(path.read_text(encoding="utf-8"))["records"])
+            except (ValueError, KeyError, TypeError):
+                return
     for path in paths:
         if path.stem not in named:
             path.unlink()
