@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.atomic import write_json, write_text
+from bench.atomic import json_bytes, write_bytes, write_text
 from bench.grid import Grid
 from bench.plan import CellTasks
 from bench.store import Store
@@ -56,9 +56,10 @@ def toy(job: Job) -> dict[str, Any]:
         state = json.loads(job.checkpoint.read_text())
     for step in range(state["step"], steps):
         stop_if_told(job)
-        time.sleep(settings.get("milliseconds", 0) / 1000 / steps)
+        if pause := settings.get("milliseconds", 0):
+            time.sleep(pause / 1000 / steps)
         state = {"step": step + 1, "value": state["value"] + len(str(settings)) * (step + 1)}
-        write_json(job.checkpoint, state)
+        write_bytes(job.checkpoint, json_bytes(state), lasting=False)
         job.progress(step + 1, steps, {"value": float(state["value"])})
     write_text(job.out / "value.txt", str(state["value"]))
     return {"value": state["value"]}

@@ -1,0 +1,119 @@
+"""From grids to figures and the report, by the commands that README gives."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import small_results
+from PIL import Image
+
+from bench.figures.__main__ import main as draw
+from bench.report.__main__ import main as report
+
+pytestmark = pytest.mark.slow
+PICTURES = {"inversion.gif", "trajectory.png", "importance.png", "classes.png", "patch_sizes.png"}
+PLOTS = {"loss.png", "loss.svg", "sparsity.png", "sparsity.svg"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(store, results) with tables and records, not yet drawn."""
+    return small_results.make(tmp_path_factory.mktemp("suite"))
+
+
+@pytest.fixture
+def drawn(made: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """(store, results) of one's own, drawn."""
+    store = shutil.copytree(made[0], tmp_path / "runs")
+    results = shutil.copytree(made[1], tmp_path / "results")
+    assert draw(["--store", str(store), "--results", str(results)]) == 0
+    return store, results
+
+
+def files(results: Path) -> set[str]:
+    return {path.name for path in (results / "digits" / "figures").iterdir()}
+
+
+def test_every_figure_with_records_is_drawn_and_the_rest_is_named(drawn, capsys):
+    store, results = drawn
+    assert files(results) >= PICTURES | PLOTS
+    index = json.loads((results / "digits" / "figures" / "figures.json").read_text())
+    entries = {entry["name"]: entry for entry in index["figures"]}
+    records = {path.stem for path in (results / "digits" / "records").glob("*-*.json")}
+    for entry in entries.values():
+        assert bool(entry["files"]) != bool(entry["missing"])
+        for source in entry["sources"]:
+            assert set(source["records"]) <= records and source["records"]
+    assert "ablation_iterations" in entries["seconds"]["missing"]
+    assert "python -m bench.sweep --grid experiments/ablation_iterations.yaml" in entries["seconds"]["missing"]
+    page = (results / "digits" / "figures" / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        assert (results / "digits" / "figures" / link).exists(), link
+
+
+def test_pictures_are_as_wide_as_a_readme_wants_them_and_move(drawn):
+    folder = drawn[1] / "digits" / "figures"
+    for name in (PICTURES | PLOTS) - {"loss.svg", "sparsity.svg"}:
+        with Image.open(folder / name) as image:
+            assert 600 <= image.width <= 1200, name
+    with Image.open(folder / "inversion.gif") as moving:
+        assert moving.n_frames == len({0, *small_results.STOPS, 10, small_results.ITERATIONS})
+
+
+def test_the_same_records_give_the_same_bytes(drawn):
+    store, results = drawn
+    folder = results / "digits" / "figures"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert draw(["--store", str(store), "--results", str(results)]) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_without_the_images_only_what_records_show_is_drawn(drawn, capsys):
+    store, results = drawn
+    assert draw(["--store", str(store / "elsewhere"), "--results", str(results)]) == 0
+    assert files(results) & (PICTURES | PLOTS) == PLOTS
+    assert "does not hold the images" in capsys.readouterr().out
+
+
+def test_a_damaged_image_file_is_noticed_and_not_drawn(drawn, capsys):
+    store, results = drawn
+    for path in store.glob("artifacts/images-*/images.safetensors"):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    assert draw(["--grid", "experiments/figures.yaml", "--store", str(store), "--results", str(results)]) == 0
+    assert files(results) & PICTURES == set()
+    assert PLOTS <= files(results), "figures that this grid does not feed are left alone"
+
+
+def test_the_report_holds_tables_figures_and_links_that_lead_somewhere(drawn, capsys):
+    folder = drawn[1] / "digits"
+    assert report([str(folder)]) == 0
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<img ") == len(PICTURES) + len(PLOTS) // 2
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the page needs no network"
+    assert "<script" not in page
+    for link in re.findall(r'href="([^"#][^"]*)"', page):
+        assert link.startswith("data:") or (folder / link).exists(), link
+    for anchor in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{anchor}"' in page, anchor
+    for table in ("table3", "ablation_sparsity", "figures"):
+        assert f'id="table-{table}"' in page
+    assert "ablation_iterations" in page, "what was not made is said"
+
+
+def test_a_report_without_figures_and_of_a_half_finished_sweep_is_made_all_the_same(made, tmp_path):
+    folder = shutil.copytree(made[1], tmp_path / "results") / "digits"
+    for path in folder.glob("records/quantize-*.json"):
+        sheets = [sheet for sheet in folder.glob("records/*.json") if "-" not in sheet.stem]
+        for sheet in sheets:
+            values = json.loads(sheet.read_text())
+            values["records"] = [name for name in values["records"] if name != path.stem]
+            sheet.write_text(json.dumps(values))
+        path.unlink()
+    assert report([str(folder)]) == 0
+    assert "None were drawn" in (folder / "report.html").read_text(encoding="utf-8")
