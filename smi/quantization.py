@@ -184,9 +184,8 @@ class QuantizedViT(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         """Final norm, pooling and head: tokens [B, N, D] -> logits [B, classes]."""
-        normed = self.model.pool(self.model.norm(x))
-        normed = self.quantizers["normed"](self.model.fc_norm(normed))
-        return self.quantizers["logits"](self.model.head(normed))
+        normed = self.model.forward_head(self.model.norm(x), pre_logits=True)
+        return self.quantizers["logits"](self.model.head(self.quantizers["normed"](normed)))
 
     def forward(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
         x = self.embed(image, kept)

@@ -1,6 +1,8 @@
 """The adapter on the models that users have: fed all patches it is the model itself, fed some it is the model's own
 modules with the other tokens taken out. Runs under every timm version of `nox -s timm_range`."""
 
+import os
+
 import pytest
 import timm
 import torch
@@ -14,6 +16,11 @@ from smi.vit import adapt
 LARGE = pytest.mark.slow
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
 ROUND = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def test_the_version_of_timm_is_the_one_meant():
+    """`nox -s timm_range` says which one it laid over the environment."""
+    assert timm.__version__ == os.environ.get("SMI_EXPECTED_TIMM", timm.__version__)
 
 
 def from_timm(name, **options):
@@ -50,10 +57,16 @@ MODELS = {
     "DeiT-III": from_timm("deit3_small_patch16_224", depth=2, num_classes=7),
 }
 BIG = {"DeiT base", "ViT/32 base"}
+SINCE = {
+    "max-pooled": (1, 0, 7),
+    "no position at all": (1, 0, 26),
+}  # the first timm that has, or has right, the model
+TIMM = tuple(int(part) for part in timm.__version__.split(".")[:3])
+KNOWN = [name for name in MODELS if SINCE.get(name, TIMM) <= TIMM]
 
 
 @pytest.fixture(
-    params=[pytest.param(name, marks=LARGE if name in BIG else ()) for name in MODELS], scope="module"
+    params=[pytest.param(name, marks=LARGE if name in BIG else ()) for name in KNOWN], scope="module"
 )
 def model(request):
     with torch.random.fork_rng():
@@ -165,6 +178,15 @@ def test_what_is_not_handled_is_refused_by_name(name):
     with pytest.raises(smi.UnsupportedModel, match=named) as caught:
         adapt(model)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_token_that_timm_drops_is_refused(monkeypatch):
+    """As versions of timm before 1.0.26 do where there is no position embedding."""
+    model = small()()
+    model.pos_embed = None
+    monkeypatch.setattr(VisionTransformer, "_pos_embed", lambda self, x: x)
+    with pytest.raises(smi.UnsupportedModel, match="drops its class token"):
+        adapt(model)
 
 
 def test_weights_from_a_local_file_load_as_pretrained_ones_do(tmp_path):
