@@ -82,6 +82,35 @@ def fingerprint(install: list[str]) -> str:
     return json.dumps(parts, indent=1, sort_keys=True)
 
 
+def overlay(session: nox.Session, requirement: str) -> str:
+    """Folder with one pure-Python package, `name==version`, to lay over the shared environment by PYTHONPATH."""
+    folder = ROOT / ".nox" / requirement.replace("==", "-")
+    if not folder.is_dir():
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        uv = find_uv()
+        installer = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]
+        with_python = ["--python", environment(session)] if uv else []
+        session.run_install(
+            *installer,
+            "install",
+            "--quiet",
+            "--no-deps",
+            *with_python,
+            "--target",
+            str(unfinished),
+            requirement,
+        )
+        unfinished.rename(folder)
+    return str(folder)
+
+
+def newest_timm() -> str:
+    """The version that the shared environment has."""
+    pins = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    return next(pin.removeprefix("timm==") for pin in pins if pin.startswith("timm=="))
+
+
 def find_uv() -> str | None:
     """uv beside nox, else on PATH."""
     with contextlib.suppress(ImportError, FileNotFoundError):
@@ -142,6 +171,10 @@ def reproduce_table3(session: nox.Session) -> None:
 # ------------------------------------------------------------------------------- tests and upkeep
 
 PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # every worker holds a torch: 1 GB
+TIMM_TESTS = [
+    "tests/golden",
+    *(f"tests/unit/test_{name}.py" for name in ("adapter_models", "cnn", "deviations", "flops", "inversion")),
+]
 
 
 @nox.session
@@ -154,6 +187,16 @@ def tests(session: nox.Session) -> None:
 def tests_slow(session: nox.Session) -> None:
     """The tests marked slow: whole sweeps, kills, many model sizes."""
     python(session, "pytest", "-q", "-m", "slow and not slurm", *PARALLEL, *session.posargs)
+
+
+@nox.session
+def timm_range(session: nox.Session) -> None:
+    """What depends on timm, under the oldest version supported, one between and the newest."""
+    oldest_and_between = [(version, overlay(session, f"timm=={version}")) for version in ("1.0.3", "1.0.15")]
+    for version, folder in [*oldest_and_between, (newest_timm(), None)]:
+        session.log(f"timm {version}")
+        env = {"PYTHONPATH": folder, "SMI_EXPECTED_TIMM": version}
+        python(session, "pytest", "-q", "-m", "not slow and not slurm", *PARALLEL, *TIMM_TESTS, env=env)
 
 
 @nox.session
