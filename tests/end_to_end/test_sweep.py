@@ -9,7 +9,7 @@ import time
 
 import pytest
 import toy_suite
-from toy_runs import SMALL, Toy, without_times
+from toy_runs import Toy, without_times
 
 from bench.sweep import main
 
@@ -122,7 +122,15 @@ def test_a_task_that_kills_its_workers_fails_alone(toy, monkeypatch):
     assert "13 done" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR2, marks=pytest.mark.slow),
+    ],
+    ids=lambda number: number.name,
+)
 @pytest.mark.parametrize("options", [["--executor", "serial"], ["--jobs", "2"]], ids=["serial", "local"])
 def test_told_to_stop_a_sweep_saves_its_state_and_goes_on_later(tmp_path, options, number, monkeypatch):
     toy = Toy(tmp_path / "toy")
@@ -227,7 +235,3 @@ def until(true, seconds: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.02)
-
-
-def test_the_small_grid_is_what_these_tests_think_it_is():
-    assert SMALL != toy_suite.GRID
