@@ -1,0 +1,212 @@
+"""What the SLURM executor decides by itself, without a SLURM: arrays, options, the ledger, what a state means."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import provenance
+from bench.errors import BenchError
+from bench.executors.protocol import Context
+from bench.executors.slurm import arrays, client, job
+from bench.executors.slurm.client import Entry
+from bench.executors.slurm.ledger import Ledger, Submission, entry_of, find_lost_ids, pack_sources
+from bench.grid import Resources
+from bench.store import Store
+from bench.task import Sources, Task
+
+ROOT = Task("teacher", {"epochs": 1})
+IMAGES = [Task("images", {"seed": seed}, {"teacher": ROOT}) for seed in range(5)]
+LEAVES = [Task("quantize", {"bits": 4}, {"teacher": ROOT, "images": images}) for images in IMAGES]
+SUBMISSION = Submission("smi-1", ("images-a", "images-b"), "cpu", pack_sources(Sources()), 1, 0, 5.0, {})
+
+
+@pytest.fixture
+def ledger(tmp_path) -> Ledger:
+    store = Store(tmp_path / "runs")
+    store.prepare()
+    ledger = Ledger(store)
+    ledger.prepare()
+    return ledger
+
+
+@given(count=st.integers(1, 40), largest=st.integers(1, 12))
+def test_arrays_hold_every_task_once_and_none_is_too_large(count, largest):
+    tasks = [ROOT, *(Task("images", {"seed": seed}, {"teacher": ROOT}) for seed in range(count))]
+    groups = arrays.cut(tasks, {"images": Resources(gpus=1)}, largest)
+    assert [task for group, _ in groups for task in group] == tasks
+    assert all(len(group) <= largest for group, _ in groups)
+    assert len(groups) == 1 + -(-count // largest)
+
+
+def test_one_array_per_stage_and_class_of_resources():
+    other = Task("transfer", {}, {"images": IMAGES[0]})
+    tasks = [ROOT, *IMAGES, *LEAVES, other]
+    groups = [[task.kind for task in group] for group, _ in arrays.cut(tasks, {}, 1001)]
+    assert groups == [["teacher"], ["images"] * 5, ["quantize"] * 5 + ["transfer"]]
+    classes = {"transfer": Resources(gpus=1), "quantize": Resources(cpus=2)}
+    assert len(arrays.cut(tasks, classes, 1001)) == 4
+
+
+def test_an_array_waits_for_the_jobs_of_its_inputs():
+    where = {ROOT.name: "7", IMAGES[0].name: "12_0", IMAGES[1].name: "12_1", IMAGES[2].name: "9_4"}
+    assert arrays.jobs_before(LEAVES[:3], where) == ("7", "9", "12")
+    assert arrays.jobs_before(LEAVES, {}) == ()
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch):
+    """A stand-in for sbatch and srun on PATH; a function that returns (the file submitted, sbatch's environment)."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    script = (
+        f'#!/bin/sh\ncp "$1" {tmp_path}/file\nenv > {tmp_path}/environment\necho Submitted batch job 70\n'
+    )
+    for name in ("sbatch", "srun"):
+        (programs / name).write_text(script)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return lambda: ((tmp_path / "file").read_text(), (tmp_path / "environment").read_text().splitlines())
+
+
+def test_every_resource_of_the_grid_reaches_sbatch(ledger, sbatch, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    names = {
+        "partition": "p",
+        "account": "a",
+        "qos": "q",
+        "constraint": "c",
+        "wckey": "w",
+        "setup": ["load x"],
+    }
+    wanted = Resources(gpus=2, cpus=3, memory_gb=5, minutes=30, array_parallelism=4, **names)
+    context = Context(ledger.store, Sources(), "cuda")
+    submission = arrays.submit(arrays.Array(tuple(IMAGES), wanted, ("7", "12")), context, ledger)
+    text, environment = sbatch()
+    for line in (
+        *("--partition=p", "--account=a", "--qos=q", "--constraint=c", "--wckey=w", "--gpus-per-node=2"),
+        *("--cpus-per-task=3", "--mem=5GB", "--time=30", "--array=0-4%4", "--dependency=afterany:7:12"),
+        *(f"--comment={submission.token}", "--requeue", "--signal=USR2@90", "--job-name=smi-images"),
+    ):
+        assert f"#SBATCH {line}\n" in text, line
+    assert "\nload x\n" in text
+    assert " --cpus-per-task=3 " in text.splitlines()[-1], "srun does not inherit it"
+    assert not [line for line in environment if line.startswith("SLURM_JOB_ID=")]
+    assert f"{job.TOKEN}={submission.token}" in environment
+    assert submission.jobs()[IMAGES[4].name] == "70_4"
+    assert ledger.all() == [submission]
+    assert len(list(ledger.logs.glob("70_*_submitted.pkl"))) == 5
+
+
+def test_a_single_task_is_a_plain_job(ledger, sbatch):
+    pytest.importorskip("submitit")
+    context = Context(ledger.store, Sources(), "cuda")
+    submission = arrays.submit(arrays.Array((ROOT,), Resources(), ()), context, ledger)
+    text, _ = sbatch()
+    assert "--array" not in text and "--gpus" not in text and "--dependency" not in text
+    assert submission.jobs() == {ROOT.name: "70"}
+    ledger.remove(submission)
+    assert not ledger.all() and not list(ledger.logs.glob("*.pkl"))
+
+
+@given(st.integers(1, 43200))
+def test_a_healthy_job_is_not_told_to_stop_as_it_starts(minutes):
+    delay = arrays.signal_delay(minutes)
+    assert 60 * minutes - (delay + 30) >= 15, "SLURM looks every 30 s and signals as much too early"
+    assert delay >= 15
+
+
+def test_what_an_enclosing_job_set_is_dropped_and_the_cluster_kept():
+    before = {
+        *(
+            "SLURM_JOB_ID",
+            "SLURM_ARRAY_TASK_ID",
+            "SLURMD_NODENAME",
+            "SUBMITIT_EXECUTOR",
+            "CUDA_VISIBLE_DEVICES",
+        ),
+    }
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "SBATCH_ACCOUNT": "mine"}
+    assert client.outside_any_job(dict.fromkeys(before, "1") | kept) == kept
+    assert client.outside_any_job({"CUDA_VISIBLE_DEVICES": "1"}) == {"CUDA_VISIBLE_DEVICES": "1"}, (
+        "no job around"
+    )
+
+
+def test_the_environment_is_restored(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(ZeroDivisionError), client.environment(BENCH_TEST="1"):
+        assert "SLURM_JOB_ID" not in os.environ and os.environ["BENCH_TEST"] == "1"
+        raise ZeroDivisionError
+    assert os.environ["SLURM_JOB_ID"] == "7" and "BENCH_TEST" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "state", ["PENDING", "RUNNING", "COMPLETING", "REQUEUE_HOLD", "A_STATE_OF_A_LATER_RELEASE"]
+)
+def test_what_is_not_known_to_have_ended_may_still_run(state):
+    assert Entry(state).active
+
+
+@pytest.mark.parametrize(
+    "state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"]
+)
+def test_what_has_ended(state):
+    assert not Entry(state).active
+
+
+def test_tasks_come_back_from_the_ledger_with_their_keys(ledger):
+    ledger.write_tasks(LEAVES)
+    assert ledger.read_task(LEAVES[0].name) == LEAVES[0]
+    assert ledger.read_task(LEAVES[0].name).inputs["images"].inputs["teacher"].key == ROOT.key
+
+
+def test_a_damaged_task_file_is_named(ledger):
+    ledger.write_tasks([ROOT])
+    path = ledger.store.root / "tasks" / f"{ROOT.name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "settings": {"epochs": 2}}))
+    with pytest.raises(BenchError, match=ROOT.name):
+        ledger.read_task(ROOT.name)
+    path.write_text("{")
+    with pytest.raises(BenchError, match=ROOT.name):
+        ledger.read_task(ROOT.name)
+
+
+def test_a_submission_whose_sweep_was_killed_is_found_by_its_comment(ledger):
+    ledger.write(SUBMISSION)
+    queue = {
+        "12_0": Entry("RUNNING", "", "smi-1"),
+        "12_1": Entry("PENDING", "", "smi-1"),
+        "3": Entry("RUNNING"),
+    }
+    (found,) = find_lost_ids(ledger.all(), queue)
+    assert found.jobs() == {"images-a": "12_0", "images-b": "12_1"}
+
+
+def test_a_job_number_given_out_anew_is_not_mistaken_for_ours():
+    assert entry_of("12_0", SUBMISSION, {"12_0": Entry("RUNNING", "", "smi-2")}) is None
+    assert entry_of("12_0", SUBMISSION, {"12_0": Entry("RUNNING", "", "smi-1")}).active
+    assert entry_of("12_0", SUBMISSION, {"12_0": Entry("RUNNING", "", "a site's own")}).active
+
+
+def test_the_record_says_when_the_code_has_changed_since_submission(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(provenance, "code_state", lambda: {"commit": "b", "dirty": None})
+    submitted = {"commit": "a", "dirty": None}
+    notes = job.notes(Submission("smi-1", ("a",), "cpu", {}, 1, 0, 5.0, submitted))
+    assert notes["code_changed"] is True and notes["submitted_code"] == submitted
+    same = Submission("smi-1", ("a",), "cpu", {}, 1, 0, 5.0, {"commit": "b", "dirty": None})
+    assert job.notes(same)["code_changed"] is False
+    outside_git = Submission("smi-1", ("a",), "cpu", {}, 1, 0, 5.0, {"commit": None, "dirty": None})
+    assert job.notes(outside_git)["code_changed"] is None
+
+
+def test_without_slurm_the_reason_is_one_line(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    reason = client.why_not_available()
+    assert reason.startswith("SLURM is not installed") and "\n" not in reason
