@@ -109,6 +109,14 @@ def put_patches(image: Tensor, kept: Tensor, patches: Tensor, grid: PatchGrid) -
     blocks.permute(0, 2, 4, 1, 3, 5)[_rows_and_columns(kept, grid)] = cut
 
 
+def pixel_index(kept: Tensor, grid: PatchGrid, channels: int) -> Tensor:
+    """Where the pixels of kept patches int64 [B, K] lie in a flattened image: int64 [B, K * C*ph*pw].
+
+    So `image.flatten(1).gather(1, index)` are the patches, and `scatter_` puts them back; no index comes twice.
+    """
+    return Jitter().pixel_index(kept, grid, channels)
+
+
 def kept_mask(kept: Tensor, patches: int) -> Tensor:
     """kept int64 [B, K] -> bool [B, P], true where a patch is kept."""
     mask = torch.zeros(kept.shape[0], patches, dtype=torch.bool, device=kept.device)
@@ -148,6 +156,23 @@ class Jitter:
         if self.flip:
             columns = grid.columns - 1 - columns
         return rows * grid.columns + columns
+
+    def pixel_index(self, kept: Tensor, grid: PatchGrid, channels: int) -> Tensor:
+        """Where the pixels of the kept patches' cells in the jittered image lie in the flattened image as stored.
+
+        kept int64 [B, K] -> int64 [B, K * C*ph*pw]: the cells of `remap` are gathered without rolling the image.
+        """
+        cells = self.remap(kept, grid)
+        top = torch.div(cells, grid.columns, rounding_mode="floor")
+        left = cells - top * grid.columns
+        rows = top.unsqueeze(2) * grid.patch_height + torch.arange(grid.patch_height, device=kept.device)
+        columns = left.unsqueeze(2) * grid.patch_width + torch.arange(grid.patch_width, device=kept.device)
+        if self.flip:
+            columns = grid.width - 1 - columns
+        rows, columns = (rows - self.rows) % grid.height, (columns - self.columns) % grid.width
+        plane = rows.unsqueeze(3) * grid.width + columns.unsqueeze(2)  # [B, K, ph, pw]
+        starts = torch.arange(channels, device=kept.device) * (grid.height * grid.width)
+        return (starts.view(-1, 1, 1) + plane.unsqueeze(2)).flatten(1)
 
 
 def _round_half_up(pixels: int, patch: int) -> int:

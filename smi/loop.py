@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from smi.errors import Interrupted, NonFiniteLoss
-from smi.geometry import Jitter, kept_mask, put_patches, take_patches
-from smi.objectives import Step
+from smi.geometry import Jitter, PatchGrid, kept_mask, pixel_index, take_patches
 from smi.recipes import Recipe
+from smi.step import loss_and_gradient
 from smi.stopping import Score, Stopping, most_important
 
 REPORT_SECONDS = 0.5  # between two progress reports; each one waits for the device
@@ -34,6 +34,7 @@ class Plan:
     snapshots: tuple[int, ...]
     deviations: frozenset[str] = frozenset()  # of smi.deviations
     student: Callable[[Tensor], Tensor] | None = None  # of the adaptive term: view [B, C, H, W] -> logits
+    micro_batch: int | None = None  # images that go through the model together; None is the whole batch
 
     def stops_at(self, iteration: int) -> bool:
         """Do patches stop before this iteration?"""
@@ -56,6 +57,7 @@ class Batch:
     score_generator: torch.Generator
     chance: float
     kept: Tensor | None = None
+    pixels: Tensor | None = None  # where those patches' pixels lie, see smi.geometry.pixel_index
     scores: Tensor | None = None  # [B, K], where the next stop's were taken early
     iteration: int = 0
     stages: list[dict[str, Any]] = field(default_factory=list)
@@ -85,6 +87,10 @@ class Batch:
     def variable(self) -> Tensor:
         """What Adam moves: kept patches [B, K, C*ph*pw] after a stop, else the image itself."""
         return self.optimizer.param_groups[0]["params"][0]
+
+    def hold(self, kept: Tensor, grid: PatchGrid) -> None:
+        """From here on these patches are the ones still in."""
+        self.kept, self.pixels = kept, pixel_index(kept, grid, self.image.shape[1])
 
     def to_saved(self, index: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors named `<index>.<what>`, JSON figures) from which `from_saved` continues to the same bits."""
@@ -176,6 +182,8 @@ def run_batch(
     """
     recipe, stopping = plan.recipe, plan.stopping
     mean, std = statistics
+    if batch.kept is not None:  # resumed
+        batch.hold(batch.kept, model.grid)
     low, high = (0 - mean) / std, (1 - mean) / std  # [1, C, 1, 1]: what valid pixels become
     cut_at = dict(zip(stopping.at, stopping.kept_counts(model.num_patches), strict=True)) if stopping else {}
     clock = _Clock(batch, model.num_patches)
@@ -207,7 +215,7 @@ def run_batch(
     report(batch.iteration, {"loss": float(batch.losses[-1])})
 
 
-@torch.enable_grad()
+@torch.no_grad()
 def _iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None:
     """One step of Adam on the kept pixels."""
     recipe, image = plan.recipe, batch.image
@@ -217,32 +225,20 @@ def _iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None
     if "earlier_attention" in plan.deviations:
         beside_a_stop = plan.stops_at(batch.iteration) or plan.stops_at(batch.iteration + 1)
         jitter = Jitter() if beside_a_stop else jitter
-    image.requires_grad_(True)
-    view = jitter.apply(image)
-    cells = None if batch.kept is None else jitter.remap(batch.kept, model.grid)
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-        seen = model.observe(view, cells, recipe.objective.needs)
-        if plan.student is not None:
-            seen["student_logits"] = plan.student(view)
-    step = Step(image=image, view=view, targets=batch.targets, chance=batch.chance, **seen)
-    loss, _ = recipe.objective(step)
-    (gradient,) = torch.autograd.grad(loss, image)
-    image.requires_grad_(False)
-    batch.losses[batch.iteration] = loss.detach()
-    with torch.no_grad():
-        variable = batch.variable
-        if variable is image:
-            variable.grad = gradient
-        else:
-            variable.grad = take_patches(gradient, batch.kept, model.grid)
-        batch.optimizer.step()
-        variable.grad = None
-        if variable is image:
-            image.clamp_(low, high)
-        else:
-            channels = variable.view(*variable.shape[:2], image.shape[1], -1)  # [B, K, C, ph*pw]
-            channels.clamp_(low.view(1, 1, -1, 1), high.view(1, 1, -1, 1))
-            put_patches(image, batch.kept, variable, model.grid)
+    batch.losses[batch.iteration], gradient = loss_and_gradient(model, plan, batch, jitter)
+    variable = batch.variable
+    if variable is image:
+        variable.grad = gradient
+    else:
+        variable.grad = gradient.flatten(1).gather(1, batch.pixels).view_as(variable)
+    batch.optimizer.step()
+    variable.grad = None
+    if variable is image:
+        image.clamp_(low, high)
+    else:
+        channels = variable.view(*variable.shape[:2], image.shape[1], -1)  # [B, K, C, ph*pw]
+        channels.clamp_(low.view(1, 1, -1, 1), high.view(1, 1, -1, 1))
+        image.view(len(image), -1).scatter_(1, batch.pixels, variable.flatten(1))
 
 
 @torch.no_grad()
@@ -256,7 +252,7 @@ def stop_patches(model, plan: Plan, batch: Batch, count: int) -> None:
     batch.importance.append(ranked.scatter_(1, kept.cpu(), scores.cpu()))
     if "whole_image_tv" not in plan.deviations:
         batch.optimizer = _cut_optimizer(model, plan, batch, remaining, positions)
-    batch.kept = remaining
+    batch.hold(remaining, model.grid)
 
 
 def _kept_or_all(model, batch: Batch) -> Tensor:

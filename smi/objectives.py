@@ -13,6 +13,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 
 from smi.errors import InvalidSetting
 from smi.patch_similarity import similarity_entropy
+from smi.total_variation import at_least_float32
 from smi.total_variation import tv_l1 as total_variation_l1
 from smi.total_variation import tv_l2 as total_variation_l2
 
@@ -31,9 +33,9 @@ Where = Literal["image", "view"]
 class Step:
     """What one iteration offers to the terms.
 
-    image: [B, C, H, W], normalised, as stored (before jitter); requires grad.
-    view: [B, C, H, W], the image after jitter and flip, which the model saw.
-    logits: [B, K]; targets: int64 [B].
+    image: [B, C, H, W], normalised, as stored (before jitter).
+    view: [B, C, H, W], the image after jitter and flip; None where no term reads it.
+    logits: [B, K]; targets: int64 [B]; both None for the terms of the pixels alone.
     chance: drawn once per run from [0, 1).
 
     Filled only where the objective's `needs` names them:
@@ -43,9 +45,9 @@ class Step:
     """
 
     image: torch.Tensor
-    view: torch.Tensor
-    logits: torch.Tensor
-    targets: torch.Tensor
+    view: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    targets: torch.Tensor | None = None
     attention_outputs: Sequence[torch.Tensor] = ()
     batchnorm: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]] = ()
     student_logits: torch.Tensor | None = None
@@ -54,14 +56,21 @@ class Step:
 
 TERMS: dict[str, Callable[..., torch.Tensor]] = {}
 NEEDS: dict[str, frozenset[str]] = {}
+PIXEL_TERMS: set[str] = set()  # read image and view alone, so that the model need not have run
+BATCH_MEANS: set[str] = {"cross_entropy"}  # a mean of what each image alone gives
 
 
-def _term(*needs: str):
-    """Register a term under its function's name; `needs` are the extra fields of Step that it reads."""
+def _term(*needs: str, pixels: bool = False):
+    """Register a term under its function's name.
+
+    needs: the extra fields of Step that it reads; pixels: it reads the image or the view and nothing else.
+    """
 
     def register(function):
         TERMS[function.__name__] = function
         NEEDS[function.__name__] = frozenset(needs)
+        if pixels:
+            PIXEL_TERMS.add(function.__name__)
         return function
 
     return register
@@ -70,29 +79,29 @@ def _term(*needs: str):
 @_term()
 def cross_entropy(step: Step) -> torch.Tensor:
     """Mean cross-entropy of the model's logits against the targets."""
-    return F.cross_entropy(step.logits.float(), step.targets)
+    return F.cross_entropy(at_least_float32(step.logits), step.targets)
 
 
-@_term()
+@_term(pixels=True)
 def tv_l2(step: Step, *, on: Where = "image") -> torch.Tensor:
     """Total variation, sum of four Frobenius norms over the batch (DeepInversion)."""
     return total_variation_l2(getattr(step, on))
 
 
-@_term()
+@_term(pixels=True)
 def tv_l1(step: Step, *, on: Where = "image") -> torch.Tensor:
     """Total variation, sum of four mean absolute differences (DeepInversion)."""
     return total_variation_l1(getattr(step, on))
 
 
-@_term()
+@_term(pixels=True)
 def l2(step: Step, *, over: Literal["image", "batch"] = "image") -> torch.Tensor:
     """Euclidean norm: the mean over images (DeepInversion), or one norm over the batch (SMI's code)."""
-    image = step.image.float()
+    image = at_least_float32(step.image)
     return torch.linalg.vector_norm(image.flatten(1), dim=1).mean() if over == "image" else image.norm()
 
 
-@_term()
+@_term(pixels=True)
 def tv_l2_target(
     step: Step, *, low: float = 2500.0, high: float = 3000.0, on: Where = "view"
 ) -> torch.Tensor:
@@ -200,6 +209,12 @@ class Term:
         object.__setattr__(self, "weight", _number(f"term {self.name}: weight", self.weight))
         object.__setattr__(self, "params", tuple(sorted(checked.items())))
 
+    @property
+    def on(self) -> Where | None:
+        """Which pixels the term reads, given or by default; None for a term without that choice."""
+        parameter = inspect.signature(TERMS[self.name]).parameters.get("on")
+        return dict(self.params).get("on", parameter.default) if parameter else None
+
     def __call__(self, step: Step) -> torch.Tensor:
         return TERMS[self.name](step, **dict(self.params))
 
@@ -231,6 +246,23 @@ class Objective:
             else:
                 raise InvalidSetting(f"objective entry {entry!r}; allowed: [name, weight, {{parameters}}]")
         return cls(tuple(made))
+
+    @cached_property
+    def of_pixels(self) -> Objective | None:
+        """The terms of the pixels alone; with `of_model` they are the whole objective."""
+        terms = tuple(term for term in self.terms if term.name in PIXEL_TERMS)
+        return Objective(terms) if terms else None
+
+    @cached_property
+    def of_model(self) -> Objective | None:
+        """The terms of what the model says."""
+        terms = tuple(term for term in self.terms if term.name not in PIXEL_TERMS)
+        return Objective(terms) if terms else None
+
+    @cached_property
+    def reads_view(self) -> bool:
+        """Does a term of the pixels read the jittered image rather than the one stored?"""
+        return any(term.on == "view" for term in self.terms)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -11,6 +11,8 @@ import math
 import torch
 from torch.autograd.function import once_differentiable
 
+from smi.total_variation import at_least_float32
+
 BANDWIDTH = 0.01
 GRID_POINTS = 10
 DENSITY_FLOOR = 1e-4  # added to the density, so that its logarithm exists
@@ -24,7 +26,7 @@ def mean_over_heads(captured: torch.Tensor, heads: int, prefix_tokens: int) -> t
 
 def patch_similarity(outputs: torch.Tensor) -> torch.Tensor:
     """Cosine similarity of every patch with every patch: [B, P, d] -> [B, P, P], by one batched product."""
-    unit = torch.nn.functional.normalize(outputs.float(), dim=-1, eps=1e-8)
+    unit = torch.nn.functional.normalize(at_least_float32(outputs), dim=-1, eps=1e-8)
     return unit @ unit.transpose(1, 2)
 
 

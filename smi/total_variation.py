@@ -18,7 +18,7 @@ _PAIRS = (
 )
 
 
-def _at_least_float32(image: torch.Tensor) -> torch.Tensor:
+def at_least_float32(image: torch.Tensor) -> torch.Tensor:
     """Norms over a whole batch need float32; float64 stays, for checks of the gradient."""
     return image.to(torch.promote_types(image.dtype, torch.float32))
 
@@ -36,11 +36,13 @@ class _TotalVariationL2(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, image: torch.Tensor) -> torch.Tensor:
-        image = _at_least_float32(image)
+        image = at_least_float32(image)
         gradient = torch.zeros_like(image) if ctx.needs_input_grad[0] else None
+        scratch = torch.empty(image.numel(), dtype=image.dtype, device=image.device)
         norms = []
         for index, (one, other) in enumerate(_pair_views(image)):
-            difference = one - other
+            difference = scratch[: one.numel()].view(one.shape)
+            torch.sub(one, other, out=difference)
             norm = torch.linalg.vector_norm(difference)
             norms.append(norm)
             if gradient is not None:
@@ -71,5 +73,5 @@ def tv_l2(image: torch.Tensor) -> torch.Tensor:
 
 def tv_l1(image: torch.Tensor) -> torch.Tensor:
     """Sum over the same four directions of the mean absolute difference. image: [B, C, H, W]; a scalar."""
-    image = _at_least_float32(image)
+    image = at_least_float32(image)
     return torch.stack([(one - other).abs().mean() for one, other in _pair_views(image)]).sum()

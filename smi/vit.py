@@ -71,9 +71,13 @@ class TokenModel:
         return of_prefix, table if kept is None else table[0, kept]
 
     def tokens(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
-        """image [B, C, H, W], kept [B, K] or None for all -> tokens [B, N, D] as the first block takes them."""
-        patches = patchify(image, self.grid) if kept is None else take_patches(image, kept, self.grid)
-        x = self.embed_patches(patches)
+        """image [B, C, H, W], kept [B, K] or None for all -> tokens [B, N, D] as the first block takes them.
+
+        In place of the image, the kept patches' pixels [B, K, C*ph*pw] will do.
+        """
+        if image.ndim == 4:
+            image = patchify(image, self.grid) if kept is None else take_patches(image, kept, self.grid)
+        x = self.embed_patches(image)
         prefix = self.prefix()
         of_prefix, of_patches = self.positions(kept)
         if of_patches is not None:
@@ -84,14 +88,46 @@ class TokenModel:
         return self.model.norm_pre(x)
 
     def forward(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Logits [B, classes] of image [B, C, H, W] through kept patches int64 [B, K] (None: all of them)."""
+        """Logits [B, classes] of image [B, C, H, W] through kept patches int64 [B, K] (None: all of them).
+
+        In place of the image, the kept patches' pixels [B, K, C*ph*pw] will do.
+        """
         x = self.tokens(image, kept)
-        for block in self.model.blocks:
+        for block in self.model.blocks[:-1]:
             x = block(x)
-        return self.model.forward_head(self.model.norm(x))
+        return self.model.forward_head(self.model.norm(self._last_block(x)))
+
+    def _last_block(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] -> those that the head reads: [B, S, D] where it reads prefix tokens only, else all.
+
+        Patch tokens then serve as keys and values alone, which saves 10 of the block's 12 D^2 multiplications per
+        token. A block that someone watches through hooks is run whole.
+        """
+        block, prefix = self.model.blocks[-1], self.prefix_tokens
+        attention = block.attn
+        watched = any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())
+        if self.model.global_pool != "token" or getattr(attention, "gate", None) is not None or watched:
+            return block(x)
+        normed = block.norm1(x)
+        weight, bias = attention.qkv.weight, attention.qkv.bias
+        width = weight.shape[0] // 3
+        query = F.linear(normed[:, :prefix], weight[:width], None if bias is None else bias[:width])
+        key_value = F.linear(normed, weight[width:], None if bias is None else bias[width:])
+        query = query.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)  # [B, h, S, D/h]
+        key, value = (
+            t.transpose(1, 2) for t in key_value.unflatten(2, (2, attention.num_heads, -1)).unbind(2)
+        )
+        query, key = attention.q_norm(query), attention.k_norm(key)
+        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        mixed = getattr(attention, "norm", nn.Identity())(mixed)
+        x = x[:, :prefix] + block.ls1(attention.proj(mixed))
+        return x + block.ls2(block.mlp(block.norm2(x)))
 
     def observe(self, view: Tensor, kept: Tensor | None, needs: frozenset[str]) -> dict[str, Any]:
-        """One forward pass with what an objective needs beside the logits: fields of `smi.objectives.Step`."""
+        """One forward pass with what an objective needs beside the logits: fields of `smi.objectives.Step`.
+
+        view: as in `forward`, an image or the kept patches' pixels.
+        """
         if "attention_outputs" not in needs:
             return {"logits": self.forward(view, kept)}
         with self.attention_outputs() as captured:
