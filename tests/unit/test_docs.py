@@ -25,7 +25,7 @@ CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 PRIVATE = re.compile(
     "|".join(
         [
-            r"(?<![\w.$}{])/(?:home|root|Users|work)" + r"/\w",
+            r"(?<![\w.$}{])/(?:home|root|Users|work)" + r"/(?!someone)\w",
             "pypi" + r"\.org",
             "python" + r"hosted\.org",
             "download" + r"\.pytorch\.org",
