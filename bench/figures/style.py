@@ -47,7 +47,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {  # colour, marker, line
     "gaussian_noise": (GREY, "X", ":"),
     "real": (GREEN, "*", "-."),
 }
-SPARE = tuple(itertools.product((BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK), ("o", "s", "^", "D")))
+SPARE = tuple(itertools.product((GREEN, PURPLE, ORANGE, SKY, BLACK, BLUE, VERMILION), ("^", "D", "v", "P")))
 
 SETTINGS: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -80,7 +80,7 @@ def look(method: str, others: Iterable[str] = ()) -> dict[str, str]:
     else:
         unknown = [name for name in others if name not in LOOKS]
         place = unknown.index(method) if method in unknown else 0
-        (colour, marker), line = SPARE[place % len(SPARE)], "-"
+        (colour, marker), line = SPARE[place % len(SPARE)], "-."
     return {"color": colour, "marker": marker, "linestyle": line}
 
 
