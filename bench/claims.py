@@ -59,6 +59,13 @@ class Claims:
                 found[path.stem] = holder
         return found
 
+    def bury(self) -> None:
+        """Remove what processes left that died between publishing a result and giving up its claim."""
+        for path in self.folder.glob("*.json"):
+            holder = read_holder(path)
+            if holder is not None and not self.lives(path.stem, holder):
+                self._remove_dead(path.stem, holder)
+
     def lives(self, name: str, holder: Holder) -> bool:
         """False only on evidence that the holder is gone."""
         alive = process_lives(holder)

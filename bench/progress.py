@@ -14,6 +14,7 @@ from bench.task import Task
 from bench.wording import duration, plural
 
 PLAIN_SECONDS = 15.0  # between two plain lines about one running task
+ESTIMATE_SECONDS = 2.0  # for which an estimate of the time left is kept: it looks at every task
 SHOWN_RUNNING = 8  # running tasks shown by name in the live table
 
 
@@ -30,6 +31,7 @@ class Board:
         self.running: dict[str, tuple[Update, float]] = {}  # name -> last news, monotonic start
         self.details: dict[str, str] = {name: state.detail for name, state in states.items() if state.detail}
         self.made = 0  # tasks that this sweep has brought to an end
+        self._left: tuple[float, float | None] = (float("-inf"), None)  # when the estimate was made, and it
 
     def update(self, news: Update) -> None:
         """Take in one update; the view decides whether it is worth showing."""
@@ -57,6 +59,11 @@ class Board:
 
     def seconds_left(self) -> float | None:
         """Estimated wall-clock seconds to the end; None while too little is known."""
+        if time.monotonic() - self._left[0] >= ESTIMATE_SECONDS:
+            self._left = (time.monotonic(), self._estimate_left())
+        return self._left[1]
+
+    def _estimate_left(self) -> float | None:
         seconds, unknown = self.estimates.total(self.left(), self.workers)
         now = time.monotonic()
         for news, started in self.running.values():
@@ -119,7 +126,7 @@ class PlainView:
         else:
             return
         left = board.seconds_left()
-        tail = f", {duration(left)} left" if left and board.left() else ""
+        tail = f", {duration(left)} left" if left and board.settled < len(board.status) else ""
         print(f"[{board.settled}/{len(board.status)}{tail}] {text}", file=self._stream, flush=True)
 
     def close(self) -> None:

@@ -59,6 +59,7 @@ class Store:
             for folder in FOLDERS:
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             probe_writable(self.root / "tmp")
+            self.claims.bury()
         self._sweep_out()
 
     @contextmanager

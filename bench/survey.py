@@ -63,6 +63,7 @@ class Estimates:
     ) -> None:
         self._alike: dict[str, list[float]] = defaultdict(list)
         self._kind: dict[str, list[float]] = defaultdict(list)
+        self._likenesses: dict[str, str] = {}  # by task name
         self._device = "gpu" if on_gpu else "cpu"
         self._expected = expect.gpu if on_gpu else expect.cpu
         for kind in plan.kinds:
@@ -78,7 +79,9 @@ class Estimates:
 
     def seconds(self, task: Task) -> float | None:
         """Expected seconds of one task; None if nothing is known of its kind."""
-        known = self._alike.get(_likeness(task.kind, task.settings)) or self._kind.get(task.kind)
+        if task.name not in self._likenesses:
+            self._likenesses[task.name] = _likeness(task.kind, task.settings)
+        known = self._alike.get(self._likenesses[task.name]) or self._kind.get(task.kind)
         return fmean(known) if known else self._expected.get(task.kind)
 
     def total(self, tasks: Sequence[Task], workers: int = 1) -> tuple[float, int]:

@@ -7,6 +7,7 @@ records. May be stopped at any moment and run again: what is finished is never d
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None, suite: Suite | None = None) -> 
     except BenchError as error:
         print(f"error: {one_line(str(error), 2000)}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:  # e.g. `| head`; what is done is in the store
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURES
     except KeyboardInterrupt:
         print(
             "stopped; nothing that was finished is lost: the same command goes on from here", file=sys.stderr

@@ -20,7 +20,7 @@ from typing import Any
 from bench import devices
 from bench.errors import StoreError
 from bench.executors.pool_worker import main
-from bench.executors.protocol import FAILED, RUNNING, Context, Update
+from bench.executors.protocol import FAILED, RUNNING, STOPPED, Context, Update
 from bench.executors.ready import Queue
 from bench.holders import stop_sweeps
 from bench.provenance import cpu_count
@@ -62,7 +62,7 @@ class LocalExecutor:
         for worker in list(self._workers):
             alive = worker.process.is_alive()  # looked at before its last words are read
             self._listen(worker)
-            if not alive:
+            if not alive and worker in self._workers:
                 self._bury(worker)
         return not self._queue.empty
 
@@ -115,7 +115,7 @@ class LocalExecutor:
             while worker.connection.poll():
                 self._hear(worker, worker.connection.recv())
         except (EOFError, OSError):
-            return  # dead, or half-way through a word; the caller looks after it
+            return  # dead, retired, or half-way through a word; the caller looks after it
 
     def _hear(self, worker: _Worker, said: Any) -> None:
         task = worker.task
@@ -124,7 +124,13 @@ class LocalExecutor:
             raise StoreError(said)
         if isinstance(said, Outcome):
             worker.task = None
-            self._queue.settle(task, said, time.monotonic())
+            if said.status == STOPPED and not self._queue.stopped:
+                # Somebody told this worker alone to stop: it leaves, and its task goes on in another.
+                self._workers.remove(worker)
+                worker.connection.close()
+                self._queue.put_back(task)
+            else:
+                self._queue.settle(task, said, time.monotonic())
         else:
             self._context.tell(Update(task, RUNNING, "", *said))
 

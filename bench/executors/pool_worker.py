@@ -30,7 +30,8 @@ def main(connection: Connection, context: Context, leader: int) -> None:
     stopping = threading.Event()
     numbers = {getattr(signal, name) for name in STOP_SIGNALS}
     for number in numbers:
-        signal.signal(number, lambda *_: stopping.set())
+        if signal.getsignal(number) is not signal.SIG_IGN:  # e.g. SIGHUP under nohup
+            signal.signal(number, lambda *_: stopping.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     _redirect_output(context.store)
 

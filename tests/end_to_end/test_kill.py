@@ -52,7 +52,7 @@ def kill_again_and_again(folder: Path, mode: str, kills: int, seed: int) -> None
         assert {name: without_times(record) for name, record in final.items()} == records
         assert all(times <= 1 for times in toy.times_finished().values())
         assert toy.table.read_bytes() == table
-        assert not list((toy.store.root / "claims").glob("*.json"))
+        assert toy.store.claims.held() == {}
 
 
 def wait(process, seconds: float) -> None:
