@@ -177,10 +177,10 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
         if seed >= SET_STRIDE:
             place = (*workshop.here, "axes", "seed", index)
             raise grid.error(place, f"{seed} is too great here", [f"whole numbers below {SET_STRIDE}"])
-    return [CellTasks(cell, _tasks(workshop, **cell)) for cell in grid.cells(scale)]
+    return [CellTasks(cell, cell_tasks(workshop, **cell)) for cell in grid.cells(scale)]
 
 
-def _tasks(
+def cell_tasks(
     workshop: TransferWorkshop, model: str, dataset: str, method: str, pool: str, seed: int
 ) -> dict[str, Task]:
     if workshop.methods[method].source != "none":

@@ -20,7 +20,7 @@ from bench.store import Record, Store
 from bench.task import Task
 
 # Of no use to a reader, or nobody's business: where on which machine it ran.
-PRIVATE = ("host", "log", "digest", "slurm_job_id")
+PRIVATE = ("host", "log", "digest", "slurm_job_id", "slurm")
 
 
 TABLES = {"kd": "table4"}  # grid -> the name its table has in the paper, where that is another

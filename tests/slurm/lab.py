@@ -77,17 +77,22 @@ class Lab:
         out, err = process.communicate(timeout=seconds)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def serial(self, **more: Any) -> str:
-        """The table of the same grid, made in this machine's one process in a store of its own."""
-        lab = Lab(self.folder / "serial")
+    def beside(self, name: str) -> Lab:
+        """A lab with a store of its own, that ends with this one."""
+        lab = Lab(self.folder / name)
         lab.folder.mkdir()
-        process = lab.start("--executor", "serial", "--quiet", grid=more.pop("grid", self.grid), **more)
-        answer = lab.finish(process)
-        assert answer.returncode == 0, answer.stderr
-        return lab.table(self.grid.stem)
+        lab.started = self.started
+        return lab
 
-    def table(self, name: str = "counting") -> str:
-        return (self.folder / "results" / f"{name}.md").read_text()
+    def serial(self) -> str:
+        """The table of the same grid, made in one process of this machine in a store of its own."""
+        lab = self.beside("serial")
+        answer = lab.finish(lab.start("--executor", "serial", "--quiet", grid=self.grid))
+        assert answer.returncode == 0, answer.stderr
+        return lab.table()
+
+    def table(self) -> str:
+        return (self.folder / "results" / "counting.md").read_text()
 
     def trace(self, what: str | None = None) -> list[dict[str, Any]]:
         return [entry for entry in read_trace(self.trace_file) if what in (None, entry["what"])]

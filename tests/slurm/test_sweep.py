@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from counting import KINDS
-from lab import Lab, until
+from lab import PAPER, ROOT, Lab, until
 
 
 def queue(*options: str) -> list[str]:
@@ -130,3 +130,32 @@ def _watches(process: subprocess.Popen[str]) -> bool:
     with open(f"/proc/{process.pid}/status", encoding="utf-8") as file:
         caught = next(line.split()[1] for line in file if line.startswith("SigCgt"))
     return bool(int(caught, 16) >> (signal.SIGUSR2 - 1) & 1)
+
+
+def test_the_real_tasks_give_the_same_figures_as_in_series(lab: Lab):
+    grid = ROOT / "experiments" / "smoke.yaml"
+    answer = lab.sweep(code=PAPER, grid=grid, seconds=300)
+    assert answer.returncode == 0, answer.stderr
+    other = lab.beside("serial")
+    serial = other.finish(other.start("--executor", "serial", code=PAPER, grid=grid), seconds=300)
+    assert serial.returncode == 0, serial.stderr
+    kinds = ("teacher", "images", "evaluate", "quantize", "transfer")
+    ours, theirs = ({kind: figures(one, kind) for kind in kinds} for one in (lab, other))
+    assert all(ours.values()) and ours == theirs
+    files = [
+        {path.name: path.read_bytes() for path in one.store.glob("artifacts/images-*/*")}
+        for one in (lab, other)
+    ]
+    assert files[0] == files[1], "the same images, bit for bit"
+
+
+def figures(lab: Lab, kind: str) -> list[dict[str, object]]:
+    """A kind's metrics but for times."""
+    timeless = []
+    for record in lab.records(kind):
+        timeless.append({name: value for name, value in record["metrics"].items() if not timed(name)})
+    return timeless
+
+
+def timed(name: str) -> bool:
+    return any(word in name for word in ("second", "stages", "history", "speed"))
