@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.grid import Grid
-from bench.pipelines import gallery, quantization, transfer
+from bench.pipelines import deviations, gallery, quantization, smoke, transfer
 from bench.plan import CellTasks
 from bench.task import Sources
 
 PIPELINES: dict[str, Callable[[Grid, str, Sources], list[CellTasks]]] = {
     "quantization": quantization.build,
+    "deviations": deviations.build,
     "gallery": gallery.build,
     "transfer": transfer.build,
+    "smoke": smoke.build,
 }
 
 

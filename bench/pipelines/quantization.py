@@ -8,7 +8,7 @@ from __future__ import annotations
 from bench.grid import Grid, parse_bits
 from bench.pipelines.common import Workshop
 from bench.plan import CellTasks
-from bench.task import Sources
+from bench.task import Sources, Task
 
 AXES = ("model", "dataset", "method", "bits", "seed")
 
@@ -18,10 +18,13 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     images cannot be had here."""
     workshop = Workshop(grid, scale, sources)
     workshop.need_axes(*AXES)
-    return [CellTasks(cell, _tasks(workshop, **cell)) for cell in grid.cells(scale)]
+    return [CellTasks(cell, cell_tasks(workshop, **cell)) for cell in grid.cells(scale)]
 
 
-def _tasks(workshop: Workshop, model: str, dataset: str, method: str, bits: str, seed: int) -> dict:
+def cell_tasks(
+    workshop: Workshop, model: str, dataset: str, method: str, bits: str, seed: int
+) -> dict[str, Task]:
+    """What one cell of the grid needs, by column."""
     teacher = workshop.teacher(model, dataset)
     test = {"test": workshop.split(dataset, "test")}
     if workshop.methods[method].source == "none":

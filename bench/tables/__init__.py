@@ -16,13 +16,15 @@ from bench.errors import BenchError
 from bench.grid import Grid
 from bench.plan import CellTasks
 from bench.store import Store
-from bench.tables import gallery, index, published, quantization, transfer
+from bench.tables import deviations, gallery, index, published, quantization, smoke, transfer
 from bench.tables.published import Sheet
 
 TABLES: dict[str, Callable[[Sheet], str]] = {
     "quantization": quantization.text,
+    "deviations": deviations.text,
     "gallery": gallery.text,
     "transfer": transfer.text,
+    "smoke": smoke.text,
 }
 
 

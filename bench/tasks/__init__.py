@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.task import Job
-from bench.tasks import evaluate, images, quantize, teacher, transfer
+from bench.tasks import evaluate, images, quantize, teacher, threads, transfer
 
 
 @dataclass(frozen=True)
 class Kind:
-    """run(job) writes artifacts to job.out and returns metrics (JSON values)."""
+    """A version, and what does the work: writes artifacts to job.out and returns metrics (JSON values)."""
 
     version: int
-    run: Callable[[Job], dict[str, Any]]
+    work: Callable[[Job], dict[str, Any]]
+
+    def run(self, job: Job) -> dict[str, Any]:
+        with threads.fitting(job.task, job.device):
+            return self.work(job)
 
 
 KINDS: dict[str, Kind] = {

@@ -4,7 +4,7 @@ inputs: teacher. settings:
     source: "inversion", "real" or "noise"; count; seed.
     inversion: recipe (smi.Recipe as JSON), stopping ({"at", "drop"} or None), score (None when dense), precision,
         batch_size; and where they are asked for: targets, the class of each image, and snapshots, the iterations
-        whose pictures are kept beside the images.
+        whose pictures are kept beside the images, and deviations, names of smi.deviations.OF_INVERSION.
     real: data (bench.datasets.fingerprint of the training split).
     noise, real: random_patches, how many patches of each picture are fed forward, chosen at random, or None for all.
 """
@@ -61,6 +61,7 @@ def _invert(model: nn.Module, job: Job) -> smi.SyntheticImages:
         should_stop=job.should_stop,
         targets=settings.get("targets"),
         snapshots=settings.get("snapshots", ()),
+        deviations=settings.get("deviations", ()),
     )
 
 

@@ -1,6 +1,7 @@
 """Kind "quantize": calibrate a quantized model on images, and hold it against full precision on the test split.
 
-inputs: teacher, images. settings: weight_bits, activation_bits, test (bench.datasets.fingerprint).
+inputs: teacher, images. settings: weight_bits, activation_bits, test (bench.datasets.fingerprint), and where they
+are asked for: deviations, names of smi.deviations.OF_CALIBRATION.
 """
 
 from __future__ import annotations
@@ -20,8 +21,15 @@ def run(job: Job) -> dict[str, Any]:
     settings = job.task.settings
     model, data = models.load(job.inputs["teacher"], job.device)
     images = smi.SyntheticImages.load(job.inputs["images"] / FILE)
+    deviations = settings.get("deviations", ())
     quantized = smi.quantize(
-        model, images, settings["weight_bits"], settings["activation_bits"], device=job.device
+        model,
+        images,
+        settings["weight_bits"],
+        settings["activation_bits"],
+        device=job.device,
+        deviations=deviations,
     )
     test = open_split(settings["test"], data, job.sources)
-    return compare(model, quantized, test, job.device, job.progress, job.should_stop)
+    keep_zero = "keep_zero" in deviations  # the published code normalises test pictures so, too
+    return compare(model, quantized, test, job.device, job.progress, job.should_stop, keep_zero)

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 import smi
 from bench.datasets import batches
+from smi.deviations import normalise
 from smi.vit import normalisation
 
 BATCH = 128  # pictures scored together; scores do not depend on it beyond rounding
@@ -46,15 +47,17 @@ def compare(
     device: str,
     progress: Progress,
     should_stop: Callable[[], bool],
+    keep_zero: bool = False,
 ) -> dict[str, float]:
     """`other` beside `reference` on the split, both fed whole pictures normalised as the reference wants them.
 
+    keep_zero: see smi.deviations.normalise; the reference's pictures are normalised in the same way.
     top1, reference_top1, agreement (same greatest logit), all in %; logit_error: ||other - reference|| over
     ||reference||, Frobenius norms over all pictures' logits; pictures: their number.
     """
     right = reference_right = agree = done = 0
     error = norm = 0.0
-    for image, labels in _normalised(reference, split, device, should_stop):
+    for image, labels in _normalised(reference, split, device, should_stop, keep_zero):
         expected, found = reference(image), other(image)
         right += (found.argmax(1) == labels).sum().item()
         reference_right += (expected.argmax(1) == labels).sum().item()
@@ -75,11 +78,15 @@ def compare(
 
 
 def _normalised(
-    model: nn.Module, split: Dataset, device: str, should_stop: Callable[[], bool] | None
+    model: nn.Module,
+    split: Dataset,
+    device: str,
+    should_stop: Callable[[], bool] | None,
+    keep_zero: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised pictures [B, C, H, W] and labels [B] on the device."""
     mean, std = (values.to(device) for values in normalisation(model))
     for pictures, labels in batches(split, BATCH):
         if should_stop is not None and should_stop():
             raise smi.Interrupted("stopped while scoring; scoring starts anew")
-        yield (pictures.to(device) - mean) / std, labels.to(device)
+        yield normalise(pictures.to(device), mean, std, keep_zero), labels.to(device)

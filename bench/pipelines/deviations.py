@@ -1,0 +1,62 @@
+"""Experiment "deviations": what each of the published code's deviations from the paper does to a quantized model.
+
+As the experiment "quantization", with one more setting of a method: `deviations`, names of smi.deviations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from bench.grid import Grid
+from bench.pipelines import common
+from bench.pipelines.quantization import AXES, cell_tasks
+from bench.plan import CellTasks
+from bench.task import Sources
+from smi.deviations import OF_CALIBRATION, OF_INVERSION
+
+
+class Method(common.Method):
+    """deviations: those of the inversion and of the calibration, in one list."""
+
+    deviations: list[str] = []
+
+
+class Workshop(common.Workshop):
+    """Adds the deviations to the settings of the tasks that they change, and to no others."""
+
+    method_schema = Method
+
+    def _method(self, name: str) -> Method:
+        method = super()._method(name)
+        known = {**OF_INVERSION, **OF_CALIBRATION}
+        for position, deviation in enumerate(method.deviations):
+            here = ("methods", name, "deviations", position)
+            if deviation not in known:
+                raise self.grid.error(here, f"unknown deviation {deviation!r}", known)
+            if deviation in OF_INVERSION and method.source != "inversion":
+                raise self.grid.error(here, f"{deviation!r} is a deviation of inversions")
+        return method
+
+    def _inversion(self, name: str, method: Method) -> dict[str, Any]:
+        return super()._inversion(name, method) | self.of(method, OF_INVERSION)
+
+    def of(self, method: Method, kind: Any) -> dict[str, Any]:
+        """{"deviations": [...]} with the method's deviations of one kind; {} without any, to share its tasks."""
+        chosen = sorted(set(method.deviations) & set(kind))
+        return {"deviations": chosen} if chosen else {}
+
+
+def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
+    """Tasks of each cell, as of the experiment "quantization"."""
+    workshop = Workshop(grid, scale, sources)
+    workshop.need_axes(*AXES)
+    cells = []
+    for cell in grid.cells(scale):
+        tasks = cell_tasks(workshop, **cell)
+        more = workshop.of(workshop.methods[cell["method"]], OF_CALIBRATION)
+        if more and "quantize" in tasks:
+            task = tasks["quantize"]
+            tasks["quantize"] = replace(task, settings={**task.settings, **more})
+        cells.append(CellTasks(cell, tasks))
+    return cells
