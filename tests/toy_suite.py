@@ -92,6 +92,13 @@ def misbehave(behaviour: str, job: Job) -> None:
     raise RuntimeError(f"told to {behaviour}")
 
 
+def where(job: Job) -> dict[str, Any]:
+    """What a task sees of the worker that runs it; takes long enough for every worker to get one."""
+    time.sleep(1.0)
+    seen = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+    return {**seen, "process": os.getpid(), "device": job.device}
+
+
 def read_value(folder: Path) -> int:
     return int((folder / "value.txt").read_text())
 

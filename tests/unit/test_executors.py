@@ -1,0 +1,129 @@
+"""Executors: which one is chosen and why, and how the local pool divides a machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+import toy_suite
+
+from bench import executors
+from bench.errors import BenchError
+from bench.executors.local import LocalExecutor
+from bench.executors.protocol import DONE, RUNNING, Context, Update
+from bench.executors.serial import SerialExecutor
+from bench.store import Store
+from bench.task import Sources, Task
+
+KINDS = {**toy_suite.KINDS, "where": toy_suite.ToyKind(1, toy_suite.where)}
+
+
+@pytest.fixture
+def context(tmp_path):
+    store = Store(tmp_path / "store")
+    store.prepare()
+
+    def context(**more) -> Context:
+        return Context(**{"store": store, "sources": Sources(), "device": "cpu", "kinds": KINDS, **more})
+
+    return context
+
+
+def see_through(executor, tasks) -> None:
+    executor.submit(tasks)
+    try:
+        while executor.poll(0.1):
+            pass
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "scale", "jobs", "gpus", "chosen"),
+    [
+        (None, "digits", None, 0, "serial"),
+        (None, "digits", None, 1, "serial"),
+        (None, "digits", None, 4, "local"),
+        (None, "digits", 3, 0, "local"),
+        (None, "digits", 1, 4, "serial"),
+        (None, "paper", None, 2, "local"),
+        ("serial", "paper", None, 4, "serial"),
+        ("local", "digits", None, 0, "local"),
+    ],
+)
+def test_the_choice_and_its_reason(monkeypatch, asked, scale, jobs, gpus, chosen):
+    monkeypatch.setattr(executors, "gpu_count", lambda: gpus)
+    monkeypatch.setenv("PATH", "")  # no SLURM
+    name, why = executors.choose(asked, scale, jobs, None)
+    assert name == chosen and why
+
+
+def test_slurm_asked_for_and_not_there_is_one_line(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BenchError, match="--executor slurm") as caught:
+        executors.choose("slurm", "digits", None, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_worker_has_a_gpu_and_its_share_of_the_threads(context, monkeypatch):
+    monkeypatch.setattr("bench.devices.gpu_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("bench.executors.local.cpu_count", lambda: 6)
+    tasks = [Task("where", {"n": n}) for n in range(4)]
+    pool = LocalExecutor(context(device="cuda"))
+    see_through(pool, tasks)
+    seen = [context().store.record(task)["metrics"] for task in tasks]
+    gpu_of = {metrics["process"]: metrics["CUDA_VISIBLE_DEVICES"] for metrics in seen}
+    assert sorted(gpu_of.values()) == ["0", "1"]
+    assert {metrics["OMP_NUM_THREADS"] for metrics in seen} == {"3"}
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_gpus_hidden_by_the_user_stay_hidden(context, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    tasks = [Task("where", {"n": n}) for n in range(2)]
+    see_through(LocalExecutor(context(device="cuda")), tasks)
+    seen = {context().store.record(task)["metrics"]["CUDA_VISIBLE_DEVICES"] for task in tasks}
+    assert seen == {"5", "7"}
+
+
+def test_a_worker_told_to_stop_alone_hands_its_task_on(context):
+    store, news = context().store, []
+    task = Task("leaf", {"name": "slow", "milliseconds": 2000})
+    pool = LocalExecutor(context(jobs=1, notify=news.append))
+    pool.submit([task])
+    told = False
+    while pool.poll(0.05):
+        holder = store.claims.holder(task.name)
+        if holder is not None and not told and any(update.done for update in news):
+            os.kill(holder.pid, signal.SIGTERM)
+            told = True
+        time.sleep(0.01)
+    pool.close()
+    assert told and store.find(task).status == "done"
+    assert "goes on from here" in store.log_path(task).read_text()
+
+
+def test_updates_tell_the_story_of_a_task(context):
+    news: list[Update] = []
+    task = Task("leaf", {"name": "x"})
+    see_through(SerialExecutor(context(notify=news.append)), [task])
+    assert [update.status for update in news] == [RUNNING] * 5 + [DONE]
+    assert [update.done for update in news] == [0, 1, 2, 3, 4, 0]
+
+
+def test_an_input_found_damaged_on_the_way_is_made_again(context):
+    """Damage that size and time do not show, found by the checksum just before use."""
+    store = context().store
+    root = Task("root", {"name": "root"})
+    leaf = Task("leaf", {"name": "leaf"}, {"root": root})
+    see_through(SerialExecutor(context()), [root])
+    file = store.artifacts(root) / "value.txt"
+    stat, good = file.stat(), file.read_bytes()
+    file.write_bytes(b"9" * len(good))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    see_through(SerialExecutor(context()), [leaf])
+    assert file.read_bytes() == good
+    assert store.find(leaf, thorough=True).status == "done"
