@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # torchvision is timm's own requirement; smi uses it for picture grids.
 ALLOWED = {"torch", "timm", "safetensors", "torchvision", "smi"} | set(sys.stdlib_module_names)
+MODULES = {"markdown_it_py": "markdown_it", "pillow": "PIL", "pyyaml": "yaml", "scikit_learn": "sklearn"}
 ONLY_FOR_BENCH = (
     *("bench", "fvcore", "iopath", "matplotlib", "pandas", "pydantic", "rich", "scipy"),
     *("sklearn", "submitit", "tabulate", "pytest", "hypothesis"),
@@ -49,6 +52,19 @@ def imported_by(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted((ROOT / "smi").rglob("*.py")), ids=lambda path: path.name)
 def test_smi_imports_no_more_than_it_declares(path):
     assert imported_by(path) <= ALLOWED
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench").rglob("*.py")), ids=lambda path: path.name)
+def test_bench_imports_no_more_than_it_declares(path):
+    declared = {MODULES.get(name, name) for name in declared_by_bench()}
+    assert imported_by(path) - set(sys.stdlib_module_names) <= declared | {"smi", "bench"}
+
+
+def declared_by_bench() -> set[str]:
+    """Names of the distributions that installing `.[bench]` asks for."""
+    required = importlib.metadata.requires("sparse-model-inversion") or []
+    chosen = [line for line in required if "extra ==" not in line or re.search("extra == .bench", line)]
+    return {re.match(r"[\w-]+", line).group().replace("-", "_").lower() for line in chosen}
 
 
 def test_smi_works_where_nothing_else_is_installed():
