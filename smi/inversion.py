@@ -21,10 +21,11 @@ from smi.cnn import ConvModel, handles
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.images import SyntheticImages
 from smi.loop import Batch, Plan, run_batch
+from smi.objectives import BATCH_MEANS, PIXEL_TERMS
 from smi.recipes import Recipe
 from smi.recipes import recipe as find_recipe
 from smi.stopping import Score, Stopping, find_score
-from smi.vit import TokenModel, adapt, frozen, normalisation
+from smi.vit import TokenModel, adapt, frozen, halved, normalisation
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -40,6 +41,7 @@ def invert(
     targets: Sequence[int] | Tensor | None = None,
     iterations: int | None = None,
     batch_size: int | None = None,
+    micro_batch: int | None = None,
     device: str | torch.device | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     checkpoint: Any = None,
@@ -54,7 +56,9 @@ def invert(
 
     model: never changed (weights, modes, hooks, flags); its timm data config gives the normalisation.
     count: images; batch_size: how many are optimised together (all by default). TV is a norm over the batch, so
-        batch_size is part of the objective.
+        batch_size is part of the objective. micro_batch: how many of them go through the model together (all by
+        default); this bounds memory and changes the result by rounding only, so it takes no objective that
+        couples images through the model (patch similarity's shared grid, BatchNorm's statistics, the adaptive term).
     recipe: a name of RECIPES or a Recipe; iterations: overrides the recipe's number (the last stop must fit).
     stopping: None is dense; a Stopping makes it sparse: a stopped patch's pixels never change again (section 3.2).
     score: ranks patches at a stop: a name of SCORES or a callable.
@@ -80,6 +84,7 @@ def invert(
         precision=precision,
         snapshots=tuple(sorted(set(snapshots))),
         deviations=published.check(deviations, published.OF_INVERSION),
+        micro_batch=micro_batch,
     )
     _check(plan, adapted, count, batch_size)
     _check_student(student, chosen)
@@ -92,6 +97,8 @@ def invert(
             student if next(student.parameters()).device == device else copy.deepcopy(student).to(device)
         )
         plan = replace(plan, student=student)
+    if precision == "bf16":
+        plan = replace(plan, observer=_adapt(halved(adapted.model)))
     settings = {
         "recipe": chosen.to_json(),
         "stopping": None if stopping is None else {"at": list(stopping.at), "drop": list(stopping.drop)},
@@ -99,6 +106,7 @@ def invert(
         "seed": seed,
         "count": count,
         "batch_size": batch_size or count,
+        "micro_batch": micro_batch,
         "precision": precision,
         "snapshots": list(plan.snapshots),
         "deviations": sorted(plan.deviations),
@@ -136,11 +144,23 @@ def _check_student(student: nn.Module | None, recipe: Recipe) -> None:
 
 
 def _check(plan: Plan, adapted: Any, count: int, batch_size: int | None) -> None:
-    for name, value in {"count": count, "batch_size": batch_size or count}.items():
+    sizes = {
+        "count": count,
+        "batch_size": batch_size or count,
+        "micro_batch": count if plan.micro_batch is None else plan.micro_batch,
+    }
+    for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InvalidSetting(f"{name} is {value!r}; allowed: a whole number >= 1")
     if plan.precision not in ("fp32", "bf16"):
         raise InvalidSetting(f"precision is {plan.precision!r}; allowed: fp32, bf16")
+    coupled = [
+        term.name for term in plan.recipe.objective.terms if term.name not in PIXEL_TERMS | BATCH_MEANS
+    ]
+    if plan.micro_batch is not None and coupled:
+        raise InvalidSetting(
+            f"micro_batch cannot split the term {coupled[0]}, which couples the images of a batch; allowed: None"
+        )
     if any(not isinstance(t, int) or not 0 <= t <= plan.recipe.iterations for t in plan.snapshots):
         end = plan.recipe.iterations
         raise InvalidSetting(f"snapshots are {list(plan.snapshots)}; allowed: iterations 0 to {end}")

@@ -35,6 +35,7 @@ class Plan:
     deviations: frozenset[str] = frozenset()  # of smi.deviations
     student: Callable[[Tensor], Tensor] | None = None  # of the adaptive term: view [B, C, H, W] -> logits
     micro_batch: int | None = None  # images that go through the model together; None is the whole batch
+    observer: Any = None  # what losses are computed with, if it is not the model that scores: smi.vit.halved
 
     def stops_at(self, iteration: int) -> bool:
         """Do patches stop before this iteration?"""
@@ -200,7 +201,7 @@ def run_batch(
         _snapshot(plan, batch, model.num_patches)
         if "earlier_attention" in plan.deviations and plan.stops_at(iteration + 1):
             batch.scores = _score(model, plan, batch)
-        _iterate(model, plan, batch, low, high)
+        iterate(model, plan, batch, low, high)
         batch.iteration = iteration + 1
         if time.monotonic() - reported >= REPORT_SECONDS:
             _check_finite(batch, recipe)
@@ -216,8 +217,8 @@ def run_batch(
 
 
 @torch.no_grad()
-def _iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None:
-    """One step of Adam on the kept pixels."""
+def iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None:
+    """One step of Adam on the kept pixels. low, high: [1, C, 1, 1], the range of valid pixels, normalised."""
     recipe, image = plan.recipe, batch.image
     for group in batch.optimizer.param_groups:
         group["lr"] = recipe.learning_rate_at(batch.iteration)

@@ -72,7 +72,7 @@ def _through_model(
     """(share of the objective, its gradient to `pixels`): a jittered image, or kept patches' pixels [B, K, C*ph*pw]."""
     pixels.requires_grad_()
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
-        seen = model.observe(pixels, cells, objective.needs)
+        seen = (plan.observer or model).observe(pixels, cells, objective.needs)
         if plan.student is not None:
             seen["student_logits"] = plan.student(pixels)
     loss, _ = objective(Step(image=pixels, view=pixels, targets=targets, **seen))

@@ -6,6 +6,7 @@ N = S + K tokens, D width, h heads. Images are normalised as the model expects t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -189,6 +190,18 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             module.training = mode
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
+
+
+def halved(model: nn.Module) -> nn.Module:
+    """A frozen copy whose linear and convolution weights are bfloat16 already.
+
+    Autocast makes the same cast in every forward pass of a frozen weight, which it does not cache.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.to(torch.bfloat16)
+    return model
 
 
 def normalisation(model: nn.Module) -> tuple[Tensor, Tensor]:
