@@ -168,6 +168,13 @@ def reproduce_table3(session: nox.Session) -> None:
     sweep(session, "table3")
 
 
+@nox.session
+def smoke(session: nox.Session) -> None:
+    """Every kind of task once, in a minute, in a store of its own. `--executor slurm` after `--` tries a cluster."""
+    folders = ("--store", "runs/smoke", "--results", "runs/smoke/results")
+    python(session, "bench.sweep", "--grid", "experiments/smoke.yaml", *folders, *session.posargs)
+
+
 # ------------------------------------------------------------------------------- tests and upkeep
 
 PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # every worker holds a torch: 1 GB

@@ -84,6 +84,19 @@ def test_requeued_from_outside(lab: Lab):
     assert lab.records("first")[0]["slurm"]["restarts"] == 1
 
 
+def test_a_notice_by_sigterm_alone(lab: Lab):
+    """What a preemption with a grace time sends on sites that do not send the job's own signal."""
+    lab.write([1], [10], settings=LONG)
+    sweep = lab.start("--executor", "slurm")
+    until(lambda: steps_now(lab, "first 1"))
+    subprocess.run(["scancel", "--signal=TERM", job_of(lab)], check=True)
+    answer = lab.finish(sweep)
+    assert answer.returncode == 0, answer.stderr
+    assert steps(lab, "start") == [0, *steps(lab, "saved")] and len(steps(lab, "saved")) == 1
+    assert values(lab) == {"first 1": expected(1, 100)}
+    assert lab.records("first")[0]["slurm"]["restarts"] == 1, "the job asked for its own requeue"
+
+
 def test_a_node_that_fails(lab: Lab, cluster: Cluster):
     lab.write([1], [10], settings=LONG)
     sweep = lab.start("--executor", "slurm")

@@ -69,7 +69,7 @@ def test_two_sweeps_started_together_do_each_task_once(lab: Lab):
 
 
 def test_detached_watched_interrupted_and_watched_again(lab: Lab):
-    lab.write([1, 2], [10], settings={"first": {"steps": 80, "seconds": 0.1}})
+    lab.write([1, 2], [10], settings={"first": {"steps": 220, "seconds": 0.1}})
     detached = lab.sweep("--detach")
     assert detached.returncode == 0, detached.stderr
     assert "submitted" in detached.stdout
@@ -80,7 +80,7 @@ def test_detached_watched_interrupted_and_watched_again(lab: Lab):
     until(lambda: lab.trace("start"))
     watching = lab.start("--executor", "slurm")
     until(lambda: _watches(watching))
-    time.sleep(3)  # long enough to have looked at the queue
+    time.sleep(2)  # long enough to have looked at the queue
     watching.send_signal(signal.SIGINT)
     interrupted = lab.finish(watching)
     assert interrupted.returncode == 130, interrupted.stderr

@@ -22,6 +22,7 @@ OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_", "PMI_", "PMIX_")
 OF_TOOLS = ("SQUEUE_", "SACCT_")  # a user's habits (formats, filters) would change what the tools print
 GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 DEFAULT_MAX_ARRAY_SIZE = 1001
+PING_SECONDS = 10.0
 BATCH = 500  # job ids in one command line
 
 # A job in one of these states has ended; in any other, also one that this list does not know, it may still run.
@@ -73,9 +74,9 @@ def why_not_available() -> str | None:
     missing = [name for name in ("scontrol", "sbatch", "squeue", "srun") if shutil.which(name) is None]
     if missing:
         return f"SLURM is not installed on this machine ({', '.join(missing)} not found)"
-    answer = ask("scontrol", "ping", seconds=20)
+    answer = ask("scontrol", "ping", seconds=PING_SECONDS)
     if answer is None:
-        return "SLURM does not answer (scontrol ping gave no answer within 20 s)"
+        return f"SLURM does not answer (scontrol ping gave no answer within {PING_SECONDS:.0f} s)"
     if re.search(r"\bis UP\b", answer.stdout):
         return None
     said = one_line(f"{answer.stdout} {answer.stderr}".strip())
