@@ -7,6 +7,7 @@ session starts at once and touches no network.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import json
@@ -169,6 +170,25 @@ def reproduce_table3(session: nox.Session) -> None:
 
 
 @nox.session
+def reproduce_table4(session: nox.Session) -> None:
+    """Table 4: knowledge transfer without data, with its controls. Arguments after `--` go to bench.sweep."""
+    sweep(session, "kd")
+
+
+@nox.session
+def figures(session: nox.Session) -> None:
+    """All figures, and the report. `--scale`, `--store`, `--results` after `--` go to all, the rest to bench.sweep."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name, default in (("scale", "digits"), ("store", "runs"), ("results", "results")):
+        parser.add_argument(f"--{name}", default=default)
+    shared, others = parser.parse_known_args(session.posargs)
+    folders = [part for name, value in vars(shared).items() for part in (f"--{name}", value)]
+    python(session, "bench.sweep", "--grid", "experiments/figures.yaml", *folders, *others)
+    python(session, "bench.figures", *folders)
+    python(session, "bench.report", f"{shared.results}/{shared.scale}")
+
+
+@nox.session
 def smoke(session: nox.Session) -> None:
     """Every kind of task once, in a minute, in a store of its own. `--executor slurm` after `--` tries a cluster."""
     folders = ("--store", "runs/smoke", "--results", "runs/smoke/results")
@@ -178,6 +198,7 @@ def smoke(session: nox.Session) -> None:
 # ------------------------------------------------------------------------------- tests and upkeep
 
 PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # every worker holds a torch: 1 GB
+ANYWHERE = "not slurm and not browser"  # tests that need neither
 TIMM_TESTS = [
     "tests/golden",
     *(f"tests/unit/test_{name}.py" for name in ("adapter_models", "cnn", "deviations", "flops", "inversion")),
@@ -187,13 +208,13 @@ TIMM_TESTS = [
 @nox.session
 def tests(session: nox.Session) -> None:
     """The fast tests. Arguments after `--` go to pytest."""
-    python(session, "pytest", "-q", "-m", "not slow and not slurm", *PARALLEL, *session.posargs)
+    python(session, "pytest", "-q", "-m", f"not slow and {ANYWHERE}", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def tests_slow(session: nox.Session) -> None:
     """The tests marked slow: whole sweeps, kills, many model sizes."""
-    python(session, "pytest", "-q", "-m", "slow and not slurm", *PARALLEL, *session.posargs)
+    python(session, "pytest", "-q", "-m", f"slow and {ANYWHERE}", *PARALLEL, *session.posargs)
 
 
 @nox.session
@@ -203,13 +224,19 @@ def timm_range(session: nox.Session) -> None:
     for version, folder in [*oldest_and_between, (newest_timm(), None)]:
         session.log(f"timm {version}")
         env = {"PYTHONPATH": folder, "SMI_EXPECTED_TIMM": version}
-        python(session, "pytest", "-q", "-m", "not slow and not slurm", *PARALLEL, *TIMM_TESTS, env=env)
+        python(session, "pytest", "-q", "-m", f"not slow and {ANYWHERE}", *PARALLEL, *TIMM_TESTS, env=env)
 
 
 @nox.session
 def slurm_tests(session: nox.Session) -> None:
     """Sweeps on a real SLURM: the user's own if SLURM_CONF names one, else a small one started for the tests."""
     python(session, "pytest", "-q", "-m", "slurm", "tests/slurm", *session.posargs)
+
+
+@nox.session
+def report_check(session: nox.Session) -> None:
+    """The report in a real headless browser (Debian: chromium, chromium-driver)."""
+    python(session, "pytest", "-q", "-m", "browser", "tests/browser", *session.posargs)
 
 
 @nox.session

@@ -23,6 +23,11 @@ class Table:
     name: str
     markdown: str
 
+    def heading(self, scale: str) -> str:
+        """Its first heading as far as the colon, less the scale, which the report's own title says."""
+        first = self.markdown.partition("\n")[0].lstrip("# ").partition(":")[0]
+        return first.replace(f", {scale} scale", "") or self.name
+
 
 @dataclass(frozen=True)
 class Picture:

@@ -47,7 +47,7 @@ def render(contents: Contents) -> str:
         ("records", "Records", _records(contents)),
     ]
     links = {
-        "tables": [(f"table-{table.name}", table.name) for table in contents.tables],
+        "tables": [(f"table-{table.name}", table.heading(contents.scale)) for table in contents.tables],
         "figures": [(f"figure-{p.entry['name']}", p.entry["title"]) for p in contents.pictures if p.content],
     }
     title = f"Sparse Model Inversion: results, {contents.scale} scale"
@@ -93,9 +93,17 @@ def _read_first(contents: Contents) -> str:
     parts.append(_rows(rows))
     missing = [picture.entry for picture in contents.pictures if not picture.content]
     if missing:
-        items = "".join(f"<li>{escape(entry['title'])}: {escape(entry['missing'])}</li>" for entry in missing)
+        items = "".join(
+            f"<li>{escape(entry['title'])}: {_with_command(entry['missing'])}</li>" for entry in missing
+        )
         parts.append(f"<p>Figures that were not made:</p><ul>{items}</ul>")
     return "".join(parts)
+
+
+def _with_command(message: str) -> str:
+    """A message whose end is a command: the command set as one."""
+    text, python, command = message.partition("python -m")
+    return escape(text) + (f"<code>{escape(python + command)}</code>" if command else "")
 
 
 # ---- tables

@@ -59,12 +59,17 @@ def text(sheet: Sheet) -> str:
     frame = _frame(sheet)
     paper_scale = sheet.scale == PAPER_SCALE
     model = "DeiT/16 on ImageNet" if paper_scale else "a micro ViT on scikit-learn's digits"
-    parts = [f"# Table 3, {sheet.scale} scale: {sheet.title[0].lower()}{sheet.title[1:]}"]
+    if sheet.grid == PAPER_TABLE:
+        parts = [f"# Table 3, {sheet.scale} scale: {sheet.title[0].lower()}{sheet.title[1:]}"]
+    else:
+        parts = [f"# {sheet.title}, {sheet.scale} scale"]
     if not paper_scale:
         parts.append(
             f"**Scale: {sheet.scale}** ({model}). Not the paper's models or data, and not its figures."
         )
-    parts += ["## Upstream cost: DeiT/16 at 224x224", markdown(_cost_rows(sheet)), COST_NOTES]
+    cost = _cost_rows(sheet)
+    if cost:
+        parts += ["## Upstream cost: DeiT/16 at 224x224", markdown(cost), COST_NOTES]
     parts += [f"## Data-free quantization: {model}", markdown(_accuracy_rows(sheet, frame))]
     parts.append(ACCURACY_NOTES.format(count=_count(sheet)))
     parts += [_schedules(sheet), *_scale_notes(sheet, frame)]

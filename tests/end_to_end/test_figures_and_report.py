@@ -21,25 +21,24 @@ PLOTS = {"loss.png", "loss.svg", "sparsity.png", "sparsity.svg"}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(store, results) with tables and records, not yet drawn."""
-    return small_results.make(tmp_path_factory.mktemp("suite"))
+    """(store, results) with tables, records and figures."""
+    store, results = small_results.make(tmp_path_factory.mktemp("suite"))
+    assert draw(["--store", str(store), "--results", str(results)]) == 0
+    return store, results
 
 
 @pytest.fixture
 def drawn(made: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
-    """(store, results) of one's own, drawn."""
-    store = shutil.copytree(made[0], tmp_path / "runs")
-    results = shutil.copytree(made[1], tmp_path / "results")
-    assert draw(["--store", str(store), "--results", str(results)]) == 0
-    return store, results
+    """(store, results) of one's own."""
+    return shutil.copytree(made[0], tmp_path / "runs"), shutil.copytree(made[1], tmp_path / "results")
 
 
 def files(results: Path) -> set[str]:
     return {path.name for path in (results / "digits" / "figures").iterdir()}
 
 
-def test_every_figure_with_records_is_drawn_and_the_rest_is_named(drawn, capsys):
-    store, results = drawn
+def test_every_figure_with_records_is_drawn_and_the_rest_is_named(drawn):
+    results = drawn[1]
     assert files(results) >= PICTURES | PLOTS
     index = json.loads((results / "digits" / "figures" / "figures.json").read_text())
     entries = {entry["name"]: entry for entry in index["figures"]}
@@ -49,7 +48,9 @@ def test_every_figure_with_records_is_drawn_and_the_rest_is_named(drawn, capsys)
         for source in entry["sources"]:
             assert set(source["records"]) <= records and source["records"]
     assert "ablation_iterations" in entries["seconds"]["missing"]
-    assert "python -m bench.sweep --grid experiments/ablation_iterations.yaml" in entries["seconds"]["missing"]
+    assert (
+        "python -m bench.sweep --grid experiments/ablation_iterations.yaml" in entries["seconds"]["missing"]
+    )
     page = (results / "digits" / "figures" / "README.md").read_text()
     for link in re.findall(r"\]\(([^)]+)\)", page):
         assert (results / "digits" / "figures" / link).exists(), link
@@ -106,8 +107,9 @@ def test_the_report_holds_tables_figures_and_links_that_lead_somewhere(drawn, ca
     assert "ablation_iterations" in page, "what was not made is said"
 
 
-def test_a_report_without_figures_and_of_a_half_finished_sweep_is_made_all_the_same(made, tmp_path):
-    folder = shutil.copytree(made[1], tmp_path / "results") / "digits"
+def test_a_report_without_figures_and_of_a_half_finished_sweep_is_made_all_the_same(drawn):
+    folder = drawn[1] / "digits"
+    shutil.rmtree(folder / "figures")
     for path in folder.glob("records/quantize-*.json"):
         sheets = [sheet for sheet in folder.glob("records/*.json") if "-" not in sheet.stem]
         for sheet in sheets:
