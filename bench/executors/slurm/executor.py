@@ -303,6 +303,8 @@ class SlurmExecutor:
                 why = str(error)
                 continue
             except BenchError:
+                if self._stopped:
+                    return why  # Ctrl-C reaches sbatch too
                 client.cancel([str(submission.job) for submission in ours])  # all of it, or nothing
                 for submission in ours:
                     self._ledger.remove(submission)
