@@ -5,10 +5,13 @@ As a script it is the sweep's command line with this suite: `python tests/toy_su
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import os
 import sys
 import time
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,18 +68,24 @@ def toy(job: Job) -> dict[str, Any]:
     return {"value": state["value"]}
 
 
+def smi_error(name: str) -> type[Exception]:
+    """A named exception of the library. In a process of the toy's own only smi/errors.py is imported, for the whole
+    package brings torch, which takes seconds, and these tests start hundreds of processes."""
+    if "torch" not in sys.modules and "smi" not in sys.modules:
+        package = types.ModuleType("smi")
+        package.__path__ = list(importlib.util.find_spec("smi").submodule_search_locations)
+        sys.modules["smi"] = package
+    return getattr(importlib.import_module("smi.errors"), name)
+
+
 def stop_if_told(job: Job) -> None:
     if job.should_stop():
-        from smi.errors import Interrupted  # brings torch: only when needed
-
-        raise Interrupted
+        raise smi_error("Interrupted")("told to stop")
 
 
 def misbehave(behaviour: str, job: Job) -> None:
     if behaviour == "nan":
-        from smi.errors import NonFiniteLoss
-
-        raise NonFiniteLoss("loss became nan at iteration 3")
+        raise smi_error("NonFiniteLoss")("loss became nan at iteration 3")
     if behaviour == "memory":
         raise MemoryError("no memory for 12 GB")
     if behaviour == "missing":
