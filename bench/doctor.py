@@ -122,7 +122,7 @@ def check_data(sources: Sources) -> Iterator[Check]:
 
 
 def check_weights(sources: Sources) -> Iterator[Check]:
-    from bench.models import find_weights
+    from bench.weights import find_weights
 
     for name in MODELS:
         try:

@@ -9,27 +9,22 @@ timm's cache, then on the hub; nothing is unpickled.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.models import get_pretrained_cfg
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from bench.errors import BenchError, MissingData
+from bench.errors import BenchError
 from bench.task import Sources
+from bench.weights import file_sha256, find_weights, fitting_weights, hub_file, load_weights, local_weights
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-HEADS = ("head.", "head_dist.")  # a ViT's classifiers
 DATA_CONFIG = ("input_size", "mean", "std", "interpolation")  # what model.json keeps of timm's data config
 
 _DIGITS_VIT: dict[str, Any] = {
@@ -68,7 +63,7 @@ def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any
             fitting_weights(
                 _outline(described), where
             )  # a damaged file is refused before any work depends on it
-        described["weights"] = {"hub": where} if kind == "hub" else {"sha256": _file_sha256(where)}
+        described["weights"] = {"hub": where} if kind == "hub" else {"sha256": file_sha256(where)}
     return described
 
 
@@ -81,8 +76,8 @@ def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.M
         model = timm.create_model(described["name"], **heads)
     if sources is not None and "weights" in described:
         kind, where = find_weights(described["weights"].get("file", described["name"]), sources)
-        path = _hub_file(where, local_only=False) if kind == "hub" else where
-        if kind == "file" and _file_sha256(path) != described["weights"].get("sha256"):
+        path = hub_file(where, local_only=False) if kind == "hub" else where
+        if kind == "file" and file_sha256(path) != described["weights"].get("sha256"):
             raise BenchError(f"{path} holds other weights than those planned with")
         load_weights(model, path, new_head="classes" in described and "file" not in described["weights"])
     return model.eval()
@@ -101,105 +96,14 @@ def _outline(described: Mapping[str, Any]) -> VisionTransformer:
         return create(described)
 
 
-def find_weights(name: str, sources: Sources, local_only: bool = False) -> tuple[str, Any]:
-    """("file", path) in the checkpoints folder, or ("hub", timm tag) in timm's cache or on the hub, in that order.
-
-    What is only on the hub is fetched into the cache now, before any work depends on it, unless local_only.
-    Raises MissingData that says what to fetch and where to put it.
-    """
-    folder = sources.checkpoints
-    local = local_weights(name, sources)
-    if local is not None:
-        return "file", local
-    tag = getattr(get_pretrained_cfg(name), "hf_hub_id", None)
-    if tag and (_hub_file(tag, local_only=True) or (not local_only and _hub_file(tag, local_only=False))):
-        return "hub", tag
-    looked = f"{folder}/{name}.safetensors (or .pth), " if folder is not None else ""
-    places = f"{looked}timm's cache" + ("" if local_only else " and the hub")
-    fetch = f"fetch model.safetensors of {tag} from the Hugging Face hub" if tag else "get a checkpoint"
-    raise MissingData(
-        f"no weights for {name} in {places}; {fetch}, save it as DIR/{name}.safetensors and pass --checkpoints DIR"
-    )
-
-
-def local_weights(name: str, sources: Sources) -> Path | None:
-    """The file of that name in the checkpoints folder, if there is one."""
-    folder = sources.checkpoints
-    if folder is None:
-        return None
-    if not Path(folder).is_dir():
-        raise BenchError(f"--checkpoints {folder} is not a folder")
-    paths = [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES]
-    return next((path for path in paths if path.is_file()), None)
-
-
 def describe_own(name: str, dataset: str, classes: int, sources: Sources) -> dict[str, Any] | None:
     """A model of one's own for a data set, `<name>.<dataset>.safetensors` or .pth among the checkpoints."""
     path = local_weights(f"{name}.{dataset}", sources)
     if path is None:
         return None
     fitting_weights(_outline({"name": name, "classes": classes}), path)
-    weights = {"file": f"{name}.{dataset}", "sha256": _file_sha256(path)}
+    weights = {"file": f"{name}.{dataset}", "sha256": file_sha256(path)}
     return {"name": name, "classes": classes, "weights": weights}
-
-
-def _hub_file(tag: str, local_only: bool) -> Path | None:
-    """Path of the hub's model.safetensors in the cache, fetched if allowed; None if it cannot be had."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(tag, "model.safetensors", local_files_only=local_only, etag_timeout=10))
-    except Exception:  # offline, refused, unknown there: the caller says in one line what can be done
-        return None
-
-
-def load_weights(model: nn.Module, path: Path, new_head: bool = False) -> None:
-    """Load a checkpoint strictly (.safetensors, or what `torch.load(weights_only=True)` reads). BenchError if not.
-
-    new_head: leave the model's classifier as it is, for a data set of other classes than the checkpoint's."""
-    model.load_state_dict(fitting_weights(model, path, new_head))
-
-
-def fitting_weights(model: nn.Module, path: Path, new_head: bool = False) -> dict[str, Tensor]:
-    """The state dict in a file, made sure to be the model's own, name by name; see `load_weights`."""
-    state = read_weights(path)
-    if isinstance(model, VisionTransformer):
-        state = checkpoint_filter_fn(state, model)
-    expected = model.state_dict()
-    if new_head:
-        own = {name: value for name, value in expected.items() if name.startswith(HEADS)}
-        state = {name: value for name, value in state.items() if not name.startswith(HEADS)} | own
-    for name, value in expected.items():
-        if name not in state:
-            raise BenchError(f"{path} is no checkpoint of this model: it lacks {name}")
-        if state[name].shape != value.shape:
-            found, wanted = tuple(state[name].shape), tuple(value.shape)
-            raise BenchError(
-                f"{path} is no checkpoint of this model: {name} is {found}, the model's {wanted}"
-            )
-    strangers = sorted(set(state) - set(expected))
-    if strangers:
-        raise BenchError(f"{path} is no checkpoint of this model: it also holds {', '.join(strangers[:3])}")
-    return state
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file; looks into {"model": ...}, {"state_dict": ...} as published checkpoints nest them."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BenchError(
-            f"{path} is no readable checkpoint (damaged, or not tensors alone): {reason[:160]}"
-        ) from None
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BenchError(f"{path} holds no state dict (name -> tensor)")
-    return state
 
 
 def data_config(model: nn.Module) -> dict[str, Any]:
@@ -283,11 +187,3 @@ def _sin_cos(rows: int, columns: int, width: int) -> Tensor:
     row = torch.arange(rows).repeat_interleave(columns).float()
     column = torch.arange(columns).repeat(rows).float()
     return torch.cat([along(row), along(column)], dim=1)
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

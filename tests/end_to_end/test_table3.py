@@ -187,6 +187,7 @@ def test_missing_data_or_weights_is_one_line_before_any_work(paper, capsys, monk
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert paper(*missing(paper, what)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error

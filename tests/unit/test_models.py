@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 import smi
-from bench import models
+from bench import models, weights
 from bench.errors import BenchError, MissingData
 from bench.task import Sources
 
@@ -24,6 +24,7 @@ def offline(monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
@@ -135,9 +136,9 @@ def test_damaged_and_foreign_checkpoints_are_refused_by_name(tmp_path, small):
         values: "holds no state dict",
     }.items():
         with pytest.raises(BenchError, match=message) as refusal:
-            models.load_weights(small, path)
+            weights.load_weights(small, path)
         assert path.name in str(refusal.value) and "\n" not in str(refusal.value)
-    models.load_weights(small, whole)
+    weights.load_weights(small, whole)
 
 
 class Malice:
@@ -152,8 +153,8 @@ def test_a_checkpoint_that_carries_code_is_not_run(tmp_path, monkeypatch, small)
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps({"model": Malice()}))
     with pytest.raises(BenchError, match="no readable checkpoint"):
-        models.load_weights(small, path)
+        weights.load_weights(small, path)
     torch.save({"model": Malice()}, path)
     with pytest.raises(BenchError, match="no readable checkpoint"):
-        models.load_weights(small, path)
+        weights.load_weights(small, path)
     assert not (tmp_path / "unpickled").exists()
