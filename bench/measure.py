@@ -7,6 +7,7 @@ the device's queue is emptied around every figure, and every iteration's seconds
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import resource
@@ -29,22 +30,26 @@ from smi.loop import Batch, Plan, iterate
 from smi.stopping import random as any_score
 from smi.vit import adapt, halved, normalisation
 
-SECONDS = 20.0  # after which no further repetition is begun; at least MINIMUM are made
+SECONDS = 15.0  # after which no further repetition is begun; at least MINIMUM are made
 MINIMUM = 3
 MIB = 2**20
+ENGINES = ("smi", "reference", "smi_dense", "reference_dense")  # the last two keep all patches
 
 
 @dataclass(frozen=True)
 class Request:
-    """model: bench.models description; recipe: JSON; kept: patches of the measured stage, None when dense.
+    """model: bench.models description; resolution: pixels a side; recipe: JSON; kept: patches of the measured stage,
+    None when dense; stages: kept patches of the other stages, of which a few iterations are timed.
 
-    what: "time" (iterations of all `engines`, taking turns), "stage" (the same, fewer repetitions) or "memory" (of
-    the first engine). engines: of "smi" and "reference". precision is smi's; the reference runs in fp32.
+    what: "time" (iterations of all `engines`, taking turns) or "memory" (of the first engine).
+    engines: of ENGINES. precision is smi's; the reference runs in fp32.
     """
 
     model: Mapping[str, Any]
+    resolution: int
     recipe: Mapping[str, Any]
     kept: int | None
+    stages: Sequence[int | None]
     batch: int
     precision: str
     engines: Sequence[str]
@@ -52,7 +57,6 @@ class Request:
     warmup: int
     device: str
     what: str
-    threads: int | None = None
 
 
 def synchronise(device: str) -> None:
@@ -99,16 +103,19 @@ def build(request: Request, engine: str) -> Engine:
     """An engine on noise, `request.kept` random patches of each image still in."""
     torch.manual_seed(0)
     model = models.create(request.model).to(request.device)
+    if handles(model):
+        size = (model.pretrained_cfg["input_size"][0], request.resolution, request.resolution)
+        model.pretrained_cfg = {**model.pretrained_cfg, "input_size": size}
     recipe = smi.Recipe.from_json(request.recipe)
     adapted = ConvModel(model) if handles(model) else adapt(model)
     plan = Plan(recipe, None, any_score, request.precision, ())
     batch = Batch.start(adapted, plan, request.batch, None, (1, 2), torch.device(request.device))
-    if request.kept is not None:
+    if request.kept is not None and not engine.endswith("_dense"):
         order = torch.rand(request.batch, adapted.num_patches).argsort(1)
         batch.hold(order[:, : request.kept].sort(1).values.to(request.device), adapted.grid)
         variable = batch.image.flatten(1).gather(1, batch.pixels).unflatten(1, (request.kept, -1))
         batch.optimizer = torch.optim.Adam([variable], recipe.learning_rate, recipe.betas, fused=True)
-    if engine == "reference":
+    if engine.startswith("reference"):
         return _published(model, recipe, batch)
     model.requires_grad_(False)
     stopwatch = Stopwatch(_half(adapted) if request.precision == "bf16" else adapted, request.device)
@@ -165,8 +172,6 @@ class Stopwatch:
 
 def measure(request: Request) -> dict[str, Any]:
     """The figures of a request, JSON values."""
-    if request.threads:
-        torch.set_num_threads(request.threads)
     if request.what == "memory":
         return _memory(request)
     built = {engine: build(request, engine) for engine in request.engines}
@@ -179,9 +184,14 @@ def measure(request: Request) -> dict[str, Any]:
                 seconds[engine].append(taken)
         if repetition + 1 >= MINIMUM and time.perf_counter() - began > SECONDS:
             break
-    answer: dict[str, Any] = {"seconds": seconds, "threads": torch.get_num_threads()}
-    if "smi" in built and request.what == "time":
-        answer["parts"] = _parts(built["smi"], request)
+    answer = {"seconds": seconds, "threads": torch.get_num_threads(), "stages": []}
+    answer["parts"] = _parts(built["smi"], request)
+    del built
+    for kept in request.stages:
+        step = build(replace(request, kept=kept), "smi").step
+        answer["stages"].append(
+            statistics.median([_timed(step, request.device) for _ in range(MINIMUM + 1)][1:])
+        )
     return answer
 
 
@@ -206,16 +216,28 @@ def _memory(request: Request) -> dict[str, Any]:
     on_gpu = request.device.startswith("cuda")
     engine = build(request, request.engines[0])
     gc.collect()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(request.device)
+    before = _peak_rss_mib(reset=True)
     for _ in range(2):
         engine.step()
     synchronise(request.device)
     if on_gpu:
         return {"gpu_mib": torch.cuda.max_memory_allocated(request.device) / MIB}
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    grown = _peak_rss_mib() - before
     return {"rss_growth_mib": grown, "saved_mib": saved_bytes(engine.step, engine.model.parameters()) / MIB}
+
+
+def _peak_rss_mib(reset: bool = False) -> float:
+    """The most memory this process has held since the last reset; where that cannot be reset, since it began."""
+    if reset:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench.grid import Grid
-from bench.pipelines import deviations, gallery, quantization, smoke, transfer
+from bench.pipelines import cost, deviations, gallery, iterations, quantization, smoke, transfer
 from bench.plan import CellTasks
 from bench.task import Sources
 
@@ -19,6 +19,9 @@ PIPELINES: dict[str, Callable[[Grid, str, Sources], list[CellTasks]]] = {
     "gallery": gallery.build,
     "transfer": transfer.build,
     "smoke": smoke.build,
+    "cost": cost.build,
+    "inefficiency": cost.build,  # Table 1: the same tasks, another table
+    "iterations": iterations.build,
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.task import Job
-from bench.tasks import evaluate, images, quantize, teacher, threads, transfer
+from bench.tasks import cost, evaluate, images, quantize, teacher, threads, transfer
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,5 @@ KINDS: dict[str, Kind] = {
     "evaluate": Kind(1, evaluate.run),
     "quantize": Kind(1, quantize.run),
     "transfer": Kind(1, transfer.run),
+    "cost": Kind(1, cost.run),
 }

@@ -1,0 +1,89 @@
+"""Experiments "cost" and "inefficiency" (cost half of Table 3, Table 1): what an iteration costs, one task a cell.
+
+Neither weights nor data are needed: a random model of the real shape costs the same.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+import smi
+from bench import models
+from bench.grid import Grid
+from bench.pipelines.common import Method, Settings, Workshop
+from bench.plan import CellTasks
+from bench.task import Sources, Task
+
+AXES = ("model", "resolution", "method", "batch", "precision")
+Beside = Literal["reference", "smi_dense", "reference_dense"]
+
+
+class CostSettings(Settings):
+    """repetitions: iterations measured of each engine at most (fewer where they are slow); warmup: before them."""
+
+    repetitions: Annotated[int, Field(ge=3, le=1000)] = 15
+    warmup: Annotated[int, Field(ge=1, le=100)] = 2
+
+
+class CostMethod(Method):
+    """beside: what takes turns with the method, to be compared with (bench.measure.ENGINES)."""
+
+    beside: list[Beside] = []
+
+
+class CostWorkshop(Workshop):
+    """Cost tasks, checked as the other experiments' are."""
+
+    settings_schema: ClassVar = CostSettings
+    method_schema: ClassVar = CostMethod
+
+    def cost(self, model: str, resolution: int, method: str, batch: int, precision: str) -> Task:
+        wanted = self.methods[method]
+        if wanted.source != "inversion":
+            raise self.grid.error(("methods", method, "source"), "only inversions have a cost", ["inversion"])
+        for axis, value in {"batch": batch, "resolution": resolution}.items():
+            if type(value) is not int or value < 1:
+                message = f"{value!r} is no {axis}"
+                raise self.grid.error((*self.here, "axes", axis), message, ["whole numbers >= 1"])
+        if precision not in ("fp32", "bf16"):
+            place = (*self.here, "axes", "precision")
+            raise self.grid.error(place, f"unknown precision {precision!r}", ["fp32", "bf16"])
+        described = models.describe(model, self.sources, weights=False)
+        shape = models.outline(model)
+        own = getattr(shape, "patch_embed", None)
+        if own is not None and (resolution, resolution) != tuple(own.img_size):
+            message = f"{model} takes {own.img_size[0]} pixels a side, not {resolution}"
+            raise self.grid.error((*self.here, "axes", "resolution"), message)
+        if own is None and (wanted.stopping is not None or wanted.beside):
+            raise self.grid.error(("methods", method), f"{model} has no patches to stop and no reference")
+        settings: dict[str, Any] = {
+            "model": described,
+            "resolution": resolution,
+            "batch": batch,
+            "precision": precision,
+            "beside": wanted.beside,
+            "repetitions": self.settings.repetitions,
+            "warmup": self.settings.warmup,
+        } | self._stages(method, wanted)
+        return self.task(
+            "cost", settings, {}, f"cost {model} {resolution} {method} batch {batch} {precision}"
+        )
+
+    def _stages(self, name: str, method: CostMethod) -> dict[str, Any]:
+        chosen = self._inversion(name, method)
+        return {"recipe": chosen["recipe"], "stopping": chosen["stopping"]}
+
+
+def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
+    """The cost task of each cell."""
+    workshop = CostWorkshop(grid, scale, sources)
+    workshop.need_axes(*AXES)
+    cells = []
+    for cell in grid.cells(scale):
+        try:
+            cells.append(CellTasks(cell, {"cost": workshop.cost(**cell)}))
+        except smi.SmiError as error:
+            raise grid.error(("scales", scale, "axes"), str(error)) from None
+    return cells

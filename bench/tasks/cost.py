@@ -1,0 +1,165 @@
+"""Kind "cost": what an iteration costs, of an inversion and of the published way beside it (bench/measure.py).
+
+settings: model (bench.models.describe without weights: random ones do), resolution, recipe (smi.Recipe as JSON),
+stopping ({"at", "drop"} or None), batch, precision, beside (further engines, see bench.measure), repetitions, warmup.
+Every measurement is a process of its own, and on one machine no two measure at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import smi
+from bench import models
+from bench.errors import BenchError
+from bench.task import Job
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+POLL_SECONDS = 0.5
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Metrics: engines {name: {median, least, most (seconds of an iteration), repetitions, iterations_per_second,
+    images_per_second, memory}}, all of the last stage; parts (seconds of forward, backward, rest); stages and
+    average_iterations_per_second (over a whole run); FLOPs in both conventions; threads."""
+    settings = job.task.settings
+    stages = _stages(settings)
+    kept = stages[-1]["patches"] if settings["stopping"] else None
+    engines = ["smi", *settings["beside"]]
+    request = {
+        "model": settings["model"],
+        "resolution": settings["resolution"],
+        "recipe": settings["recipe"],
+        "kept": kept,
+        "stages": [stage["patches"] for stage in stages[:-1]],
+        "batch": settings["batch"],
+        "precision": settings["precision"],
+        "engines": engines,
+        "repetitions": settings["repetitions"],
+        "warmup": settings["warmup"],
+        "device": job.device,
+    }
+    with _alone(job):
+        job.progress(0, 1 + len(engines), {})
+        timed = _measure(job, {**request, "what": "time"})
+        figures = {}
+        for index, engine in enumerate(engines):
+            job.progress(1 + index, 1 + len(engines), {})
+            memory = _measure(job, {**request, "engines": [engine], "what": "memory"})
+            figures[engine] = _speed(timed["seconds"][engine], settings["batch"]) | {"memory": memory}
+    for stage, seconds in zip(stages, [*timed["stages"], figures["smi"]["median"]], strict=True):
+        stage["seconds"] = seconds * stage["iterations"]
+    total = sum(stage["iterations"] for stage in stages)
+    return {
+        "engines": figures,
+        "parts": timed["parts"],
+        "stages": stages,
+        "average_iterations_per_second": total / sum(stage["seconds"] for stage in stages),
+        "threads": timed["threads"],
+        **_flops(settings, kept, total),
+    }
+
+
+def _stages(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """[{patches (None: no patches to choose from), iterations}] of a whole run."""
+    iterations = settings["recipe"]["iterations"]
+    if settings["stopping"] is None:
+        return [{"patches": None, "iterations": iterations}]
+    stopping = _stopping(settings)
+    patches = models.outline(settings["model"]["name"]).patch_embed.num_patches
+    ends = [*stopping.at, iterations]
+    counts = [None, *stopping.kept_counts(patches)]
+    starts = [0, *stopping.at]
+    return [
+        {"patches": count, "iterations": end - start}
+        for count, start, end in zip(counts, starts, ends, strict=True)
+    ]
+
+
+def _stopping(settings: Mapping[str, Any]) -> smi.Stopping | None:
+    chosen = settings["stopping"]
+    return None if chosen is None else smi.Stopping(tuple(chosen["at"]), tuple(chosen["drop"]))
+
+
+def _speed(seconds: Sequence[float], batch: int) -> dict[str, float]:
+    median = statistics.median(seconds)
+    return {
+        "median": median,
+        "least": min(seconds),
+        "most": max(seconds),
+        "repetitions": len(seconds),
+        "iterations_per_second": 1 / median,
+        "images_per_second": batch / median,
+    }
+
+
+def _flops(settings: Mapping[str, Any], kept: int | None, iterations: int) -> dict[str, float]:
+    """The paper's convention per image and per batch of 128, in the last stage and over the run; exact GMACs."""
+    model = models.outline(settings["model"]["name"])
+    size = {} if hasattr(model, "patch_embed") else {"image_size": settings["resolution"]}
+    figures = {
+        "paper_gflops_per_image": smi.flops.paper_gflops(model, kept, 1, **size),
+        "paper_gflops": smi.flops.paper_gflops(model, kept, **size),
+        "exact_gmacs": smi.flops.exact_gmacs(model, kept, **size),
+    }
+    if not size:
+        average = smi.flops.run_average_gflops(model, _stopping(settings), iterations)
+        figures["paper_gflops_run_average"] = average
+    return figures
+
+
+def _measure(job: Job, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of a measuring process; ends it, and raises smi.Interrupted, when told to stop."""
+    with tempfile.TemporaryDirectory(prefix="cost-") as folder:
+        asked, answer = Path(folder, "request.json"), Path(folder, "answer.json")
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        said = Path(folder, "said.txt")
+        with said.open("w", encoding="utf-8") as output:
+            command = [sys.executable, "-m", "bench.measure", str(asked), str(answer)]
+            child = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+            try:
+                while (code := _wait(child)) is None:
+                    if job.should_stop():
+                        raise smi.Interrupted("stopped while measuring; the measurement starts anew")
+            finally:
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+        if code != 0:
+            lines = said.read_text(encoding="utf-8").strip().splitlines()
+            raise BenchError(f"the measuring process ended with code {code}: {lines[-1] if lines else ''}")
+        return json.loads(answer.read_text(encoding="utf-8"))
+
+
+def _wait(child: subprocess.Popen) -> int | None:
+    try:
+        return child.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Hold this user's measuring lock on this machine; the system frees it when the holder dies."""
+    path = Path(tempfile.gettempdir()) / f"smi-measuring-{os.getuid()}.lock"
+    with path.open("a") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if job.should_stop():
+                    raise smi.Interrupted("stopped while another measurement was running") from None
+                time.sleep(POLL_SECONDS)
+        yield
