@@ -60,7 +60,8 @@ def create(path: Path, data: bytes, aside: Path | None = None) -> bool:
         os.link(temporary, path)
         return True
     except FileExistsError:
-        return False
+        # NFS may carry a link out, lose the answer and ask again: then it is there, and it is ours.
+        return os.stat(temporary).st_nlink > 1
     except OSError as error:
         if error.errno not in NO_HARD_LINKS:
             raise

@@ -28,6 +28,7 @@ class Board:
         self.status = {
             name: WAITING if state.status == RUNNING else state.status for name, state in states.items()
         }
+        self._held: set[str] = set()  # tasks that another process runs; looked at again and again, told once
         self.running: dict[str, tuple[Update, float]] = {}  # name -> last news, monotonic start
         self.details: dict[str, str] = {name: state.detail for name, state in states.items() if state.detail}
         self.made = 0  # tasks that this sweep has brought to an end
@@ -41,13 +42,18 @@ class Board:
             self.running[name] = (news, started)
         elif name in self.running:
             _, started = self.running.pop(name)
-            if news.status == DONE:
+            if news.status == DONE and name not in self._held:  # else: somebody else's seconds
                 self.estimates.learn(news.task.kind, news.task.settings, time.monotonic() - started)
         if news.status in SETTLED and before not in SETTLED:
             self.made += 1
         self.status[name] = WAITING if news.status in (HELD, STOPPED) else news.status
         self.details[name] = news.detail
-        if news.status != before or news.status == RUNNING:
+        if news.status == HELD:
+            worth_telling = name not in self._held
+            self._held.add(name)
+        else:
+            worth_telling = news.status != before or news.status == RUNNING
+        if worth_telling:
             self._view.show(self, news)
 
     @property
@@ -152,7 +158,9 @@ class LiveView:
 
     def show(self, board: Board, news: Update) -> None:
         if news.status == FAILED:
-            self._console.print(f"failed {_label(news.task)}: {news.detail}", markup=False, style="red")
+            self._console.print(
+                f"failed {_label(news.task)}: {news.detail}", markup=False, highlight=False, style="red"
+            )
 
     def close(self) -> None:
         self._live.stop()

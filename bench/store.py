@@ -100,6 +100,11 @@ class Store:
                 )
         return Finding("done", record)
 
+    def look_afresh(self) -> None:
+        """Make a network file system ask its server what is new; otherwise it may recall absent files for a minute."""
+        for folder in ("records", "artifacts"):
+            os.listdir(self.root / folder)
+
     def record(self, task: Task) -> Record | None:
         """The record of a task that is done or has failed; None when there is none or it is damaged."""
         return self.find(task).record

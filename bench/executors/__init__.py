@@ -1,6 +1,6 @@
 """Ways to run tasks, behind one protocol (protocol.py); `choose` picks one and says why.
 
-serial.py runs them here, local.py in a pool of processes on this machine, slurm.py as jobs of a cluster.
+serial.py runs them here, local.py in a pool of processes on this machine, slurm/ as jobs of a cluster.
 To add one: a module with a class that fits `protocol.Executor`, and its name in NAMES and `make`.
 """
 

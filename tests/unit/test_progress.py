@@ -1,0 +1,82 @@
+"""What people see of a running sweep."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from bench.executors.protocol import BLOCKED, DONE, FAILED, HELD, RUNNING, WAITING, Update
+from bench.grid import Expect
+from bench.plan import CellTasks, make_plan
+from bench.progress import Board, LiveView, PlainView, make_view
+from bench.store import Store
+from bench.survey import Estimates, State
+from bench.task import Task
+from bench.wording import duration, estimate
+
+TASKS = [Task("images", {"n": n}, label=f"images [bold]{n}") for n in range(3)]
+PLAN = make_plan(CellTasks({}, {"images": task}) for task in TASKS)
+
+
+@pytest.fixture
+def board(tmp_path):
+    def board(view, seconds: float | None = 60.0) -> Board:
+        states = {task.name: State(WAITING) for task in TASKS}
+        expect = Expect(cpu={"images": seconds}) if seconds else Expect()
+        return Board(PLAN, states, Estimates(PLAN, states, Store(tmp_path), expect, False), 1, view)
+
+    return board
+
+
+def test_plain_lines_tell_each_end_once_with_the_time_left(board):
+    stream = io.StringIO()
+    plain = board(PlainView(stream))
+    plain.update(Update(TASKS[0], RUNNING, "", 1, 10, {"loss": 0.5}))
+    plain.update(Update(TASKS[0], DONE))
+    for _ in range(5):
+        plain.update(Update(TASKS[1], RUNNING))
+        plain.update(Update(TASKS[1], HELD, "node7, process 12"))
+    plain.update(Update(TASKS[1], FAILED, "out of memory: 12 GB"))
+    plain.update(Update(TASKS[2], BLOCKED, "images 1"))
+    lines = stream.getvalue().splitlines()
+    assert [line.split("] ", 1)[1] for line in lines] == [
+        "done images [bold]0",
+        "run by another process: images [bold]1: node7, process 12",
+        "failed images [bold]1: out of memory: 12 GB",
+        "blocked images [bold]2: images 1",
+    ]
+    assert lines[0].startswith("[1/3") and lines[-1].startswith("[3/3]")
+    assert plain.made == 3
+
+
+def test_the_time_left_is_unknown_until_something_is_known(board):
+    assert board(PlainView(io.StringIO()), seconds=None).seconds_left() is None
+    assert board(PlainView(io.StringIO()), seconds=60.0).seconds_left() == pytest.approx(180.0)
+
+
+def test_the_live_table_shows_labels_as_they_are(board):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    view = make_view(quiet=False, stream=stream)
+    assert isinstance(view, LiveView)
+    live = board(view)
+    view.open(live)
+    live.update(Update(TASKS[0], RUNNING, "", 3, 10, {"loss": 0.25}))
+    live.update(Update(TASKS[1], FAILED, "error: [red]x"))
+    view.close()
+    shown = stream.getvalue()
+    assert "images [bold]0 3/10 loss 0.25" in shown
+    assert "failed images [bold]1: error: [red]x" in shown
+
+
+def test_wording():
+    assert [duration(seconds) for seconds in (0.4, 59, 200, 720, 7500, 90000, 400000)] == [
+        "0 s", "59 s", "3 min 20 s", "12 min", "2 h 5 min", "25 h", "4 days 15 h"
+    ]  # fmt: skip
+    assert estimate(90, 0) == "about 1 min 30 s"
+    assert estimate(90, 1) == "about 1 min 30 s and 1 task of unknown length"
+    assert estimate(0, 2) == "2 tasks of unknown length"
