@@ -40,8 +40,7 @@ def draw(material: Material) -> Still:
     return Still(
         figure,
         f"Images of {len(classes)} classes (as the paper's Figure 5), seed {first.row.cell['seed']}, the first of each "
-        "class as they came: none was picked. Stopped patches are black, what is kept is outlined. "
-        + SAID.get(material.scale, ""),
+        "class as they came: none was picked. Stopped patches are black. " + SAID.get(material.scale, ""),
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
 from bench.figures.kinds import Figure, Still
 from bench.figures.material import Material, NotMade, Row
-from bench.figures.style import BLUE, GREY, LOOKS, PURPLE, VERMILION, canvas
+from bench.figures.style import BLUE, GREY, PURPLE, VERMILION, canvas, look
 
 BY_SPARSITY, BY_SECONDS = "ablation_sparsity", "ablation_iterations"
 LINES = ("-", "--", ":", "-.")  # bit-widths
@@ -20,43 +21,64 @@ RANKED = {  # how the patches that stay are chosen: colour, marker, name
     "random": (PURPLE, "D", "random selection"),
     "least_attention": (GREY, "v", "least attention"),
 }
-Series = tuple[str | None, str]  # score (None: dense), bit-widths
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of both panels: how it looks, what it is called, and its cells."""
+
+    name: str
+    bits: str
+    colour: str
+    marker: str
+    rows: list[Row]
 
 
 def draw_sparsity(material: Material) -> Still:
     rows = _inversions(material, BY_SPARSITY)
-    series = _series(rows)
-    dense = {bits: cells for (score, bits), cells in series.items() if score is None}
+    dense = [row for row in rows if _score(row) is None]
+    lines = []
+    for score, bits in dict.fromkeys((_score(row), row.cell["bits"]) for row in rows if _score(row)):
+        cells = [row for row in rows if (_score(row), row.cell["bits"]) == (score, bits)]
+        start = [row for row in dense if row.cell["bits"] == bits]  # whatever ranks patches, 0% is dense
+        lines.append(Line(RANKED[score][2], bits, *RANKED[score][:2], [*start, *cells]))
     figure, axes = _axes(material, f"Quality of the quantized {rows[0].cell['model']} against sparsity")
-    for (score, bits), cells in series.items():
-        if score is not None:  # every score starts from the dense images
-            _plot(axes, score, bits, series, [*dense.get(bits, []), *cells], _percent_stopped)
+    _plot(axes, lines, _percent_stopped)
+    for bits in dict.fromkeys(row.cell["bits"] for row in dense):  # over the lines' own marks
+        points = [row for row in dense if row.cell["bits"] == bits]
+        _plot(axes, [Line("dense", bits, *RANKED[None][:2], points)], _percent_stopped)
     _finish(axes, rows, "sparsity (% of patches stopped at the end)")
     return Still(
         figure,
         f"Models quantized with images of which more and more patches were stopped: mean ± standard deviation over "
-        f"{_seeds(rows)} seeds, for patches ranked by CLS attention and for the control that draws them at random; 0% "
-        f"is dense. {_resolution(rows)}",
+        f"{_seeds(rows)} seeds, for patches ranked by CLS attention and for the control that draws them at random. "
+        f"{_resolution(rows)}",
         vector=True,
     )
 
 
 def draw_seconds(material: Material) -> Still:
     rows = _inversions(material, BY_SECONDS)
-    series = _series(rows)
+    methods = list(dict.fromkeys(row.cell["method"] for row in rows))
+    lines = []
+    for method, bits in dict.fromkeys((row.cell["method"], row.cell["bits"]) for row in rows):
+        style = look(method, methods)
+        cells = [row for row in rows if (row.cell["method"], row.cell["bits"]) == (method, bits)]
+        title = material.title(BY_SECONDS, method)
+        lines.append(Line(title, bits, style["color"], style["marker"], cells))
     figure, axes = _axes(
         material, f"Quality of the quantized {rows[0].cell['model']} against seconds of inversion"
     )
-    for (score, bits), cells in series.items():
-        _plot(axes, score, bits, series, cells, lambda row: row.metrics("images")["seconds"])
-    devices = "; ".join(sorted({row.records["images"]["device"] for row in rows}))
+    _plot(axes, lines, lambda row: row.metrics("images")["seconds"])
     _finish(axes, rows, "seconds of inversion (logarithmic)")
     for one in axes:
         one.set_xscale("log")
+    devices = "; ".join(sorted({row.records["images"]["device"] for row in rows}))
+    lengths = sorted({row.records["images"]["settings"]["recipe"]["iterations"] for row in rows})
     return Still(
         figure,
-        f"Each mark is a number of iterations, from {_iterations(rows)[0]} to {_iterations(rows)[-1]}, on {devices}: "
-        f"mean ± standard deviation over {_seeds(rows)} seeds. {_resolution(rows)}",
+        f"Each mark is a number of iterations ({', '.join(map(str, lengths))}), on {devices}: mean ± standard "
+        f"deviation over {_seeds(rows)} seeds. {_resolution(rows)}",
         vector=True,
     )
 
@@ -75,48 +97,35 @@ def _inversions(material: Material, grid: str) -> list[Row]:
     return rows
 
 
-def _series(rows: Sequence[Row]) -> dict[Series, list[Row]]:
-    series: dict[Series, list[Row]] = defaultdict(list)
-    for row in rows:
-        series[row.records["images"]["settings"]["score"], row.cell["bits"]].append(row)
-    return series
-
-
 def _axes(material: Material, title: str) -> tuple:
     figure = canvas(3.7, title, material.scale_line)
+    figure.get_layout_engine().set(wspace=0.06)
     return figure, figure.subplots(1, 2)
 
 
-def _plot(
-    axes: Sequence[Axes],
-    score: str | None,
-    bits: str,
-    series: dict[Series, list[Row]],
-    rows: Sequence[Row],
-    place: Callable[[Row], float],
-) -> None:
-    """One line in both panels: a mark for each setting of the images, over its seeds."""
-    points: dict[tuple, list[Row]] = defaultdict(list)
-    for row in rows:
-        settings = row.records["images"]["settings"]
-        points[str(settings["stopping"]), settings["recipe"]["iterations"]].append(row)
-    groups = sorted(points.values(), key=lambda group: statistics.fmean(map(place, group)))
-    colour, marker, name = RANKED.get(score, (LOOKS["real"][0], "^", str(score)))
-    widths = list(dict.fromkeys(bits for _, bits in series))
-    for one, metric, factor in zip(axes, ("top1", "logit_error"), (1, 100), strict=True):
-        values = [[factor * row.metrics("quantize")[metric] for row in group] for group in groups]
-        one.errorbar(
-            [statistics.fmean(map(place, group)) for group in groups],
-            [statistics.fmean(each) for each in values],
-            [statistics.stdev(each) if len(each) > 1 else 0 for each in values],
-            color=colour,
-            marker=marker,
-            linestyle=LINES[widths.index(bits) % len(LINES)],
-            markersize=4.5,
-            capsize=2,
-            linewidth=1.4,
-            label=f"{name}, {bits}",
-        )
+def _plot(axes: Sequence[Axes], lines: Sequence[Line], place: Callable[[Row], float]) -> None:
+    """Lines in both panels: a mark for each setting of the images, over its seeds; line styles tell bit-widths."""
+    widths = list(dict.fromkeys(line.bits for line in lines))
+    for line in lines:
+        points: dict[tuple, list[Row]] = defaultdict(list)
+        for row in line.rows:
+            settings = row.records["images"]["settings"]
+            points[str(settings["stopping"]), settings["recipe"]["iterations"]].append(row)
+        groups = sorted(points.values(), key=lambda group: statistics.fmean(map(place, group)))
+        for one, metric, factor in zip(axes, ("top1", "logit_error"), (1, 100), strict=True):
+            values = [[factor * row.metrics("quantize")[metric] for row in group] for group in groups]
+            one.errorbar(
+                [statistics.fmean(map(place, group)) for group in groups],
+                [statistics.fmean(each) for each in values],
+                [statistics.stdev(each) if len(each) > 1 else 0 for each in values],
+                color=line.colour,
+                marker=line.marker,
+                linestyle=LINES[widths.index(line.bits) % len(LINES)] if len(groups) > 1 else "none",
+                markersize=4.5,
+                capsize=2,
+                linewidth=1.4,
+                label=f"{line.name}, {line.bits}",
+            )
 
 
 def _finish(axes: Sequence[Axes], rows: Sequence[Row], xlabel: str) -> None:
@@ -137,8 +146,9 @@ def _seeds(rows: Sequence[Row]) -> int:
     return len({row.cell["seed"] for row in rows})
 
 
-def _iterations(rows: Sequence[Row]) -> list[int]:
-    return sorted({row.records["images"]["settings"]["recipe"]["iterations"] for row in rows})
+def _score(row: Row) -> str | None:
+    """What ranked the patches; None when dense."""
+    return row.records["images"]["settings"]["score"]
 
 
 def _resolution(rows: Sequence[Row]) -> str:

@@ -137,28 +137,29 @@ def picture_grid(
 
 
 def show_picture(axes: Axes, pixels: Tensor | np.ndarray) -> None:
-    """One picture [C, H, W] in [0, 1] (C 1 or 3) without ticks, every pixel a square."""
+    """One picture [C, H, W] in [0, 1] (C 1 or 3) without ticks: enlarged, pixels stay squares; reduced, they blend."""
     picture = np.asarray(pixels)
     axes.imshow(
         picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0),
         cmap="gray",
         vmin=0,
         vmax=1,
-        interpolation="nearest",
-        resample=False,
+        interpolation="antialiased",
     )
     bare(axes)
 
 
 def show_kept(axes: Axes, pixels: Tensor, mask: Tensor, rows: int, columns: int) -> None:
-    """A picture [C, H, W] with stopped patches (mask bool [R*Q], false) blacked out and the kept part outlined."""
+    """A picture [C, H, W] with stopped patches (mask bool [R*Q], false) blacked out, and what is kept outlined where
+    the picture is grey and may itself be black."""
     kept = np.asarray(mask).reshape(rows, columns)
     height, width = pixels.shape[1] // rows, pixels.shape[2] // columns
     inside = np.kron(kept, np.ones((height, width), dtype=bool))
     show_picture(
         axes, np.where(inside, np.asarray(pixels), np.array(to_rgb(STOPPED))[: len(pixels), None, None])
     )
-    outline(axes, kept, height, width)
+    if len(pixels) == 1:
+        outline(axes, kept, height, width)
 
 
 def outline(axes: Axes, kept: np.ndarray, height: float, width: float, colour: str = EDGE) -> None:

@@ -40,8 +40,8 @@ def draw_strip(material: Material) -> Still:
         row_label(axes[image][0], class_name(material, int(run.images.targets[image])))
     return Still(
         figure,
-        "From noise to the end (as the paper's Figure 7): right after each stop, the patches that stopped are black "
-        "and outlined. They never change again; what goes on is optimised without them.",
+        "From noise to the end (as the paper's Figure 7): right after each stop, the patches that stopped are "
+        "black. They never change again; what goes on is optimised without them.",
     )
 
 

@@ -7,8 +7,7 @@ that are not inverted, are those of the other grids.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -32,21 +31,17 @@ class GallerySettings(Settings):
 class Gallery(Workshop):
     """A workshop whose inversions are of chosen classes and keep snapshots."""
 
-    @cached_property
-    def settings(self) -> GallerySettings:
-        settings = self.grid.section(GallerySettings, *self.here, "settings")
-        if settings.class_names and len(settings.class_names) != len(settings.targets):
-            raise self.grid.error(
-                (*self.here, "settings", "class_names"),
-                f"{len(settings.class_names)} names for {len(settings.targets)} targets: give one for each, or none",
-            )
-        return settings
+    settings_schema: ClassVar = GallerySettings
 
     def pictures(self, model: str, dataset: str, method: str, seed: int) -> Task | None:
         """A method's images; None where real images are not here."""
         if self.methods[method].source != "inversion":
             return self.images(model, dataset, method, seed)
         chosen = self.settings
+        if chosen.class_names and len(chosen.class_names) != len(chosen.targets):
+            place = (*self.here, "settings", "class_names")
+            message = f"{len(chosen.class_names)} names for {len(chosen.targets)} targets"
+            raise self.grid.error(place, message, ["one for each target, or none"])
         task = self.images(model, dataset, method, seed, count=len(chosen.targets))
         iterations = task.settings["recipe"]["iterations"]
         classes = self.outline(model).classes
