@@ -75,8 +75,9 @@ def run_task(
             settled = _settled(store, task) or _inputs_intact(store, task)
             if settled is not None:
                 return settled
+            kind = _kind(task, kinds)  # may import torch, which is none of the task's seconds
             run = _Run(store, task, claim, sources or Sources(), device, progress, should_stop, notes or {})
-            return run.execute(_kind(task, kinds), passthrough)
+            return run.execute(kind, passthrough)
         finally:
             claim.release()
 
