@@ -23,6 +23,7 @@ from bench.task import Task
 PRIVATE = ("host", "log", "digest", "slurm_job_id", "slurm")
 
 
+SHOW_COSTS = ("quantization",)  # experiments whose tables show measured costs
 TABLES = {"kd": "table4"}  # grid -> the name its table has in the paper, where that is another
 
 
@@ -33,7 +34,8 @@ class Sheet:
     methods: label -> as in the grid file. paper: the grid's paper scale (axes and settings), from which closed-form
     costs of the real models are computed at every scale; {} if it has none.
     cells: [{"cell": {axis: value}, "tasks": {column: record name}}]; inputs of the tasks are columns too.
-    records: record name -> record, of those that are there.
+    records: record name -> record, of those that are there. costs: the same of the costs that experiments/cost.yaml has
+    measured into the same store, for a table that shows them.
     """
 
     grid: str
@@ -46,6 +48,7 @@ class Sheet:
     paper: Mapping[str, Any]
     cells: Sequence[Mapping[str, Any]]
     records: Mapping[str, Record] = field(default_factory=dict)
+    costs: Mapping[str, Record] = field(default_factory=dict)
 
 
 def publish(
@@ -59,6 +62,10 @@ def publish(
         record = store.record(task)
         if record is not None:
             records[task.name] = _public(record)
+    costs = {}
+    if grid.experiment in SHOW_COSTS:
+        done = (record for record in store.records("cost") if record["status"] == "done")
+        costs = {f"cost-{record['key']}": _public(record) for record in done}
     paper = grid.scales.get(PAPER_SCALE)
     sheet = Sheet(
         grid=grid.name,
@@ -71,10 +78,12 @@ def publish(
         paper={} if paper is None else {"axes": paper.axes, "settings": paper.settings},
         cells=[{"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells],
         records=records,
+        costs=costs,
     )
-    for name, record in records.items():
+    for name, record in {**records, **costs}.items():
         atomic.write_json(folder / f"{name}.json", record)
-    atomic.write_json(folder / f"{grid.name}.json", {**asdict(sheet), "records": sorted(records)})
+    named = {"records": sorted(records), "costs": sorted(costs)}
+    atomic.write_json(folder / f"{grid.name}.json", {**asdict(sheet), **named})
     _remove_unnamed(folder)
     return sheet
 
@@ -92,11 +101,14 @@ def sheets(results: Path) -> list[Sheet]:
 def _read(path: Path) -> Sheet:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        records = {
-            name: json.loads((path.parent / f"{name}.json").read_text(encoding="utf-8"))
-            for name in values["records"]
+        held = {
+            part: {
+                name: json.loads((path.parent / f"{name}.json").read_text(encoding="utf-8")) for name in names
+            }
+            for part in ("records", "costs")
+            if (names := values.get(part)) is not None
         }
-        return Sheet(**{**values, "records": records})
+        return Sheet(**{**values, **held})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(
             f"{path} or a record that it names is damaged ({error}); remove it: the sweep of its grid writes it again"
@@ -131,7 +143,8 @@ def _remove_unnamed(folder: Path) -> None:
     for path in paths:
         if _is_sheet(path):
             try:
-                named |= set(json.loads(path.read_text(encoding="utf-8"))["records"])
+                sheet = json.loads(path.read_text(encoding="utf-8"))
+                named |= {*sheet["records"], *sheet.get("costs", ())}
             except (ValueError, KeyError, TypeError):
                 return
     for path in paths:

@@ -35,8 +35,8 @@ head, four operations per LayerNorm element, attention's two products left out, 
 weight gradients, which inversion never uses), times 128 images. The paper's sparse figures are those of the last stage
 alone (46 patches and CLS); "average over the run" weighs every stage by its iterations. Exact GMACs are of one
 image's forward pass in the last stage, with attention and without norms. What PSAQ-ViT's own loss costs is in
-neither. "77%" is 1 - 46/196 = 76.5%. Iterations per second and memory are measured by their own benchmark; a column
-that it has not filled says "not run"."""
+neither. "77%" is 1 - 46/196 = 76.5%. Iterations per second (in the last stage, fp32) and memory are measured by
+experiments/cost.yaml; what it has not measured on this machine says "not run"."""
 
 ACCURACY_NOTES = """\
 W4/A8 is 4-bit weights and 8-bit activations. Top-1 (%) is mean ± sample standard deviation over seeds (n) of the
@@ -103,6 +103,7 @@ def _cost_row(
     if schedule is not None:
         drop = schedule["drop"]
         stopping = smi.Stopping(tuple(schedule["at"]), tuple(drop) if isinstance(drop, list) else drop)
+    speed, memory = _measured(sheet, name, method, stopping)
     patches = model.patch_embed.num_patches
     kept = None if stopping is None else stopping.kept_counts(patches)[-1]
     gflops = smi.flops.paper_gflops(model, kept)
@@ -115,16 +116,40 @@ def _cost_row(
         "model": _title(name),
         "method": method["title"],
         "sparsity": percent(0.0 if stopping is None else stopping.sparsity(patches)),
-        "it/s": NOT_RUN,
+        "it/s": speed,
         "paper it/s": figure(reported["iterations_per_second"]),
         "FLOPs (G)": f"{gflops:.2f}" + ("" if kept is None else f" ({100 * (gflops / dense - 1):.2f}%)"),
         "paper FLOPs (G)": figure(reported["gflops"]),
         "difference": difference(round(gflops, 2), reported["gflops"]),
         "average over the run (G)": figure(smi.flops.run_average_gflops(model, stopping, iterations)),
         "exact GMACs": figure(smi.flops.exact_gmacs(model, kept), 4),
-        "memory (MB)": NOT_RUN,
+        "memory (MiB)": memory,
         "paper memory (MB)": figure(reported["gpu_mb"]),
     }
+
+
+def _measured(
+    sheet: Sheet, model: str, method: dict[str, Any], stopping: smi.Stopping | None
+) -> tuple[str, str]:
+    """(it/s, memory) of the measurement at the largest batch, a GPU's before a CPU's, or "not run" twice."""
+    schedule = None if stopping is None else {"at": list(stopping.at), "drop": list(stopping.drop)}
+    fitting = [
+        record
+        for record in sheet.costs.values()
+        if (settings := record["settings"])["model"]["name"] == model
+        and settings["recipe"]["name"] == method["recipe"]
+        and settings["stopping"] == schedule
+        and settings["precision"] == "fp32"
+        and method.get("score", "cls_attention") == "cls_attention"
+    ]
+    if not fitting:
+        return NOT_RUN, NOT_RUN
+    record = max(fitting, key=lambda found: (found["device_type"] == "gpu", found["settings"]["batch"]))
+    figures, batch = record["metrics"]["engines"]["smi"], record["settings"]["batch"]
+    memory = figures["memory"]
+    kind, held = ("peak", memory["gpu_mib"]) if "gpu_mib" in memory else ("for backward", memory["saved_mib"])
+    speed = f"{figures['iterations_per_second']:.2f} (batch {batch}, {record['device']})"
+    return speed, f"{held:.0f} ({kind}, batch {batch})"
 
 
 # ---- accuracy

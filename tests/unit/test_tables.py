@@ -1,6 +1,7 @@
 """Table 3 from made-up records, held to a golden file; holes, statistics, provenance, and tables made again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def test_every_hole_is_shown_as_a_hole():
 
 
 def test_nothing_run_is_a_table_of_holes():
-    sheet = Sheet(**{**vars(paper_sheet()), "records": {}})
+    sheet = replace(paper_sheet(), records={})
     text = quantization.text(sheet)
     assert row(text, "Original")[5:8] == ["not run", "72.14", "-"]
     assert row(text, "DeepInversion (sparse)")[5] == "2 not run"
@@ -136,6 +137,27 @@ def test_the_cost_half_meets_the_papers_flops_to_the_last_digit():
     cells = [cell.strip() for cell in lines[0].strip("|").split("|")]
     assert cells[5:10] == ["107.32 (-74.09%)", "107.32", "0.00", "117.02", "0.2888"]
     assert cells[3] == "not run" and cells[4] == "18.82"
+
+
+def test_a_measured_cost_stands_where_it_was_measured():
+    settings = {
+        "model": {"name": TINY},
+        "recipe": {"name": "deepinversion"},
+        "stopping": {"at": [50, 100, 200, 300], "drop": [0.3] * 4},
+        "precision": "fp32",
+    }
+    engines = {"smi": {"iterations_per_second": 21.5, "memory": {"gpu_mib": 400.4}}}
+    costs = {
+        f"cost-{batch}": record(
+            "cost", str(batch), {"engines": engines}, settings={**settings, "batch": batch}
+        )
+        for batch in (2, 128)
+    }
+    lines = quantization.text(replace(paper_sheet(), costs=costs)).splitlines()
+    sparse = next(line for line in lines if "DeepInversion (sparse)" in line)
+    assert "| 21.50 (batch 128, Made-up Device)" in sparse and "| 400 (peak, batch 128)" in sparse
+    for other in ("DeepInversion (dense)", "control: random selection"):
+        assert "| not run" in next(line for line in lines if other in line)
 
 
 def test_the_scale_stands_in_the_title():
