@@ -35,79 +35,9 @@ PROGRAMS = (
 SYSTEM_PATHS = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # daemons' folders, not on every user's PATH
 NODES, CPUS, GPUS, MEMORY_MB = 2, 4, 2, 16000  # per node; neither CPUs nor memory need exist
 PORTS = range(16817, 20000, 20)  # slurmctld's, the first that is free; +1 slurmdbd; +1+i the i-th slurmd
+TEMPLATES = Path(__file__).parent / "conf"
 STARTED = "started.json"  # marks a folder as ours, and holds the daemons' process ids and start times
 WAIT_SECONDS = 90.0
-
-SLURM_CONF = """
-ClusterName=lab
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-# Fresh job numbers each time: submitit would take files left by an older job of the same number for the new one's.
-FirstJobId={first_job}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-CredType=cred/munge
-# cred_expire is also how long a requeued job waits before it starts again (120 s by default, 5 at least)
-AuthInfo=socket={dir}/munge/munge.socket,cred_expire=5
-{listen}
-StateSaveLocation={dir}/state
-SlurmdSpoolDir={dir}/spool/%n
-SlurmctldPidFile={dir}/pids/slurmctld
-SlurmdPidFile={dir}/pids/slurmd-%n
-SlurmctldLogFile={dir}/log/slurmctld.log
-SlurmdLogFile={dir}/log/slurmd-%n.log
-MailProg=/bin/true
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-MpiDefault=none
-SwitchType=switch/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU=100
-ReturnToService=1
-JobRequeue=1
-KillWait=5
-CompleteWait=0
-MinJobAge=300
-# quick answers rather than throughput
-SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_interval=5,sched_min_interval=0,bf_interval=2
-# A job of partition "urgent" takes the place of jobs of "main", which get their --signal (USR2) first and the rest
-# GraceTime seconds later.
-SlurmctldParameters=preempt_send_user_signal
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-GresTypes=gpu
-SlurmdParameters=config_overrides
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={dbd_port}
-# With munge this is the socket's path; AuthInfo is not used for slurmdbd.
-AccountingStoragePass={dir}/munge/munge.socket
-AccountingStorageTRES=gres/gpu
-{nodes}
-PartitionName=main Nodes=node[1-{count}] Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=30 State=UP
-PartitionName=urgent Nodes=node[1-{count}] Default=NO PriorityTier=10 PreemptMode=OFF State=UP
-"""
-
-SLURMDBD_CONF = """
-AuthType=auth/munge
-AuthInfo=socket={dir}/munge/munge.socket
-{listen}
-DbdHost=localhost
-DbdAddr=127.0.0.1
-DbdPort={dbd_port}
-SlurmUser={user}
-LogFile={dir}/log/slurmdbd.log
-PidFile={dir}/pids/slurmdbd
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser={user}
-StoragePass=unused
-StorageLoc=slurm_acct
-"""
 
 
 class ClusterError(RuntimeError):
@@ -249,7 +179,7 @@ class Cluster:
             "count": NODES,
         }
         listen = "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny" if local else ""
-        self.conf.write_text(SLURM_CONF.format(**values, listen=listen))
+        self.conf.write_text((TEMPLATES / "slurm.conf").read_text().format(**values, listen=listen))
         # slurmd takes only character devices for GPUs: links to /dev/null are, and need no privilege.
         for index in range(GPUS):
             (self.dir / "dev" / f"nvidia{index}").symlink_to("/dev/null")
@@ -260,9 +190,8 @@ class Cluster:
         (self.dir / "etc" / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n")
         dbd = self.dir / "etc" / "slurmdbd.conf"  # found beside SLURM_CONF
         dbd.touch(mode=0o600)
-        dbd.write_text(
-            SLURMDBD_CONF.format(**values, listen="CommunicationParameters=NoInAddrAny" if local else "")
-        )
+        listen = "CommunicationParameters=NoInAddrAny" if local else ""
+        dbd.write_text((TEMPLATES / "slurmdbd.conf").read_text().format(**values, listen=listen))
 
     def _start_munge(self) -> None:
         at = self.dir / "munge"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import safetensors.numpy
 import yaml
 from counting import TRACE, read_trace
 
@@ -99,6 +100,16 @@ class Lab:
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         return list(Store(self.store).records(kind))
+
+    def images(self) -> dict[str, dict[str, bytes]]:
+        """The bits of every inverted set, by file."""
+        found = {}
+        for path in sorted(self.store.glob("artifacts/images-*/*.safetensors")):
+            tensors = safetensors.numpy.load_file(path)
+            found[f"{path.parent.name}/{path.name}"] = {
+                name: value.tobytes() for name, value in tensors.items()
+            }
+        return found
 
     def close(self) -> None:
         for process in self.started:

@@ -5,14 +5,18 @@ Each ends in the value that a run which was never stopped finds, and where a not
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 from pathlib import Path
 
+import yaml
 from cluster import CPUS, Cluster
 from counting import SAVE_STEPS, expected
-from lab import Lab, until
+from lab import PAPER, ROOT, Lab, until
+
+from bench.store import Store
 
 LONG = {"first": {"steps": 100, "seconds": 0.1}}
 
@@ -62,8 +66,6 @@ def test_preempted_by_a_higher_partition(lab: Lab, cluster: Cluster):
 
 def steps_now(lab: Lab, task: str) -> list[int]:
     """The steps of a task's saved state so far."""
-    import json
-
     found = []
     for path in (lab.store / "checkpoints").glob("first-*/state"):
         name = json.loads((lab.store / "tasks" / f"{path.parent.name}.json").read_text())["label"]
@@ -168,3 +170,35 @@ def test_cancelled_tasks_of_an_array(lab: Lab):
     assert again.returncode == 0, again.stderr
     assert values(lab) == {f"first {seed}": expected(seed, 60) for seed in (1, 2, 3)}
     assert steps(lab, "start", "first 1") == [0, *steps(lab, "saved", "first 1")]
+
+
+def test_an_inversion_told_to_stop_ends_in_the_same_bits(lab: Lab):
+    """The real thing: SLURM's notice in the middle of an inversion, and the images of a run that was never stopped."""
+    grid = yaml.safe_load((ROOT / "experiments" / "smoke.yaml").read_text())
+    for scale in grid["scales"].values():
+        scale["settings"]["recipes"]["deepinversion"]["iterations"] = 600
+        scale["settings"]["schedules"]["short"]["at"] = [100, 300]
+    path = lab.folder / "smoke.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    sweep = lab.start("--executor", "slurm", "--only", "images*", code=PAPER, grid=path)
+    claims = Store(lab.store).claims
+
+    def well_under_way() -> str | None:
+        held = {name: holder for name, holder in claims.held().items() if name.startswith("images-")}
+        for name, holder in held.items():
+            if claims.progress(name, holder).get("done", 0) >= 50:
+                return holder.slurm_job_id
+        return None
+
+    subprocess.run(["scancel", "--signal=USR2", until(well_under_way, 240)], check=True)
+    answer = lab.finish(sweep, 300)
+    assert answer.returncode == 0, answer.stderr
+    (record,) = lab.records("images")
+    assert record["slurm"]["restarts"] == 1
+
+    other = lab.beside("serial")
+    serial = other.finish(
+        other.start("--executor", "serial", "--only", "images*", code=PAPER, grid=path), 300
+    )
+    assert serial.returncode == 0, serial.stderr
+    assert lab.images() and lab.images() == other.images()

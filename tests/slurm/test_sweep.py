@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from collections import Counter
 
+from cluster import Cluster
 from counting import KINDS
 from lab import PAPER, ROOT, Lab, until
 
@@ -54,6 +56,15 @@ def at_once(lab: Lab) -> int:
         running += 1 if entry["what"] == "start" else -1
         most = max(most, running)
     return most
+
+
+def test_a_stage_too_large_for_the_site_is_split(lab: Lab, cluster: Cluster):
+    lab.write([1, 2, 3, 4, 5, 6], [10])
+    answer = lab.sweep("--only", "first ?")
+    assert answer.returncode == 0, answer.stderr
+    jobs = [record["slurm_job_id"].partition("_") for record in lab.records("first")]
+    arrays = Counter(main for main, _, _ in jobs)
+    assert sorted(arrays.values()) == [1, 5], "MaxArraySize of this cluster is 5"
 
 
 def test_two_sweeps_started_together_do_each_task_once(lab: Lab):
@@ -142,11 +153,7 @@ def test_the_real_tasks_give_the_same_figures_as_in_series(lab: Lab):
     kinds = ("teacher", "images", "evaluate", "quantize", "transfer")
     ours, theirs = ({kind: figures(one, kind) for kind in kinds} for one in (lab, other))
     assert all(ours.values()) and ours == theirs
-    files = [
-        {path.name: path.read_bytes() for path in one.store.glob("artifacts/images-*/*")}
-        for one in (lab, other)
-    ]
-    assert files[0] == files[1], "the same images, bit for bit"
+    assert lab.images() and lab.images() == other.images(), "the same images, bit for bit"
 
 
 def figures(lab: Lab, kind: str) -> list[dict[str, object]]:

@@ -6,6 +6,7 @@ process alone, so it may be killed at any moment, and any number of sweeps may s
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
@@ -30,7 +31,10 @@ TRIES = 4  # jobs that may end without a record of their task, before that count
 SURE_SECONDS = (
     4.0  # a job must look ended for so long: SLURM requeues after a node failure only moments later
 )
-LOOK_SECONDS = (1.0, 15.0)  # between looks at the queue: from busy to quiet
+LOOK_SECONDS = (
+    (1.0, 1000),
+    (15.0, 100),
+)  # between looks at the queue, busy and quiet: so long, or tasks by so many
 SHOWN_JOBS = 8
 
 
@@ -51,7 +55,7 @@ class SlurmExecutor:
         self._tries: Counter[str] = Counter()
         self._stopped = False
         self._silent = False
-        self._pause = LOOK_SECONDS[0]
+        self._pause = 1.0
         self._next_look = 0.0
 
     # ---- the protocol
@@ -78,7 +82,7 @@ class SlurmExecutor:
                 return
             if time.monotonic() > deadline:
                 raise BenchError(f"nothing more can be submitted: {why}; the same command goes on from here")
-            time.sleep(LOOK_SECONDS[0])
+            time.sleep(1.0)
 
     def poll(self, seconds: float) -> bool:
         time.sleep(seconds)
@@ -86,7 +90,9 @@ class SlurmExecutor:
             before = (len(self._settled), len(self._place))
             self._look()
             changed = before != (len(self._settled), len(self._place)) or bool(self._gone)
-            self._pause = LOOK_SECONDS[0] if changed else min(LOOK_SECONDS[1], self._pause * 1.2)
+            # Polite to the controller: the more there is to ask about, the less often.
+            soonest, latest = (max(seconds, len(self._tasks) / per) for seconds, per in LOOK_SECONDS)
+            self._pause = soonest if changed else min(latest, self._pause * 1.2)
             self._next_look = time.monotonic() + self._pause
         return not self._stopped and len(self._settled) < len(self._tasks)
 
@@ -148,9 +154,10 @@ class SlurmExecutor:
 
     def _read_records(self) -> None:
         """Settle what has a record, and what can never run because an input failed or was cancelled."""
+        recorded = self._recorded()
         for name, task in list(self._open().items()):
-            finding = self._store.find(task)
-            if finding.status in (DONE, FAILED):
+            finding = self._store.find(task) if name in recorded else None
+            if finding is not None and finding.status in (DONE, FAILED):
                 self._settle(task, finding.status, failure_of(finding) if finding.status == FAILED else "")
                 continue
             for needed in task.inputs.values():
@@ -159,6 +166,13 @@ class SlurmExecutor:
                     self._settle(task, BLOCKED, f"blocked by {needed.label or needed.name}")
                 elif fate == STOPPED and name not in self._place:
                     self._settle(task, STOPPED, f"{needed.label or needed.name} was cancelled")
+
+    def _recorded(self) -> set[str]:
+        """Names of the tasks that have a record: one look at the folder instead of one for each of many tasks."""
+        try:
+            return {entry.removesuffix(".json") for entry in os.listdir(self._store.root / "records")}
+        except FileNotFoundError:
+            return set()
 
     def _follow(self, view: View) -> None:
         """Note and tell where each open task is; judge those whose job has ended without a record."""
@@ -251,19 +265,13 @@ class SlurmExecutor:
 
     def _to_submit(self, view: View) -> list[Task]:
         """Tasks that are neither done nor in SLURM nor run by someone else, and whose inputs are, or will be."""
-        self._take_back_damaged_inputs()
         coming = set(view.active)
-        chosen = []
-        for name, task in self._tasks.items():
+        chosen: list[Task] = []
+        for name, task in list(self._tasks.items()):
             if name in self._settled or name in coming or name in self._place:
                 continue
-            ready = all(
-                needed.name in coming
-                or self._settled.get(needed.name) == DONE
-                or (needed.name not in self._tasks and self._store.find(needed).status == DONE)
-                for needed in task.inputs.values()
-            )
-            if not ready:
+            waited_for = [needed for needed in task.inputs.values() if needed.name not in coming]
+            if not all(self._is_done(needed) for needed in waited_for):
                 continue
             holder = self._store.claims.holder(name)
             if holder is not None and self._store.claims.lives(name, holder):
@@ -273,14 +281,15 @@ class SlurmExecutor:
             coming.add(name)
         return chosen
 
-    def _take_back_damaged_inputs(self) -> None:
-        """A task that finds an input damaged forgets it, so it is to be made again although it was done before."""
-        for task in list(self._open().values()):
-            for needed in task.inputs.values():
-                missing = self._settled.get(needed.name, DONE) == DONE and needed.name not in self._open()
-                if missing and self._store.find(needed).status not in (DONE, FAILED):
-                    self._settled.pop(needed.name, None)
-                    self._tasks = {needed.name: needed, **self._tasks}
+    def _is_done(self, needed: Task) -> bool:
+        """Whether an input is done and intact. One that was done and has been lost or damaged is to be made again."""
+        if needed.name in self._tasks and self._settled.get(needed.name) != DONE:
+            return False
+        finding = self._store.find(needed)
+        if finding.status not in (DONE, FAILED):
+            self._settled.pop(needed.name, None)
+            self._tasks = {needed.name: needed, **self._tasks}
+        return finding.status == DONE
 
     def _submit_missing(self, view: View) -> str:
         """Under the lock: submit what `_to_submit` names, early stages first. Returns what kept it from the rest."""
