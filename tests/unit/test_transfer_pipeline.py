@@ -41,7 +41,7 @@ def test_every_row_has_equal_images_and_steps(kd):
         task = entry.tasks["transfer"]
         sets = [needed for name, needed in task.inputs.items() if name.startswith("images_")]
         assert sum(one.settings["count"] for one in sets) == 128
-        assert task.settings["transfer"]["steps"] == 500 and task.settings["transfer"]["batch_size"] == 48
+        assert task.settings["transfer"]["steps"] == 500 and task.settings["transfer"]["batch_size"] == 32
         assert len({one.key for one in sets}) == len(sets)
 
 
