@@ -30,7 +30,7 @@ def sources_of(options: argparse.Namespace) -> Sources:
     for what, path in given.items():
         if path is not None and not path.is_dir():
             raise BenchError(f"{what}: {path} is no folder")
-    return Sources(data=data, checkpoints=options.checkpoints)
+    return Sources(data=data, checkpoints=options.checkpoints, download=True)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
