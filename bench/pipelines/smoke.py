@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from bench.grid import Grid
-from bench.pipelines import quantization, transfer
+from bench.pipelines import cost, quantization, transfer
 from bench.plan import CellTasks
 from bench.task import Sources
 
-AXES = ("model", "dataset", "method", "bits", "pool", "seed")
+AXES = ("model", "dataset", "method", "bits", "pool", "seed", "cost_model")
+
+
+class SmokeSettings(transfer.TransferSettings, cost.CostSettings):
+    """The settings of all experiments."""
+
+
+class SmokeMethod(transfer.TransferMethod, cost.CostMethod):
+    """A method of any experiment."""
+
+
+class SmokeWorkshop(transfer.TransferWorkshop, cost.CostWorkshop):
+    """Makes the tasks of any experiment."""
+
+    settings_schema: ClassVar = SmokeSettings
+    method_schema: ClassVar = SmokeMethod
 
 
 def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
-    """The tasks of a cell of "quantization" and of one of "transfer"; where both ask for as many images they share
-    them."""
-    workshop = transfer.TransferWorkshop(grid, scale, sources)
+    """The tasks of a cell of "quantization", of one of "transfer" and, for an inversion, of one of "cost"; where the
+    first two ask for as many images they share them."""
+    workshop = SmokeWorkshop(grid, scale, sources)
     workshop.need_axes(*AXES)
     entries = []
     for cell in grid.cells(scale):
-        shared = {axis: cell[axis] for axis in ("model", "dataset", "method", "seed")}
+        model, method = cell["model"], cell["method"]
+        shared = {"model": model, "dataset": cell["dataset"], "method": method, "seed": cell["seed"]}
         tasks = quantization.cell_tasks(workshop, **shared, bits=cell["bits"])
         tasks |= transfer.cell_tasks(workshop, **shared, pool=cell["pool"])
+        if workshop.methods[method].source == "inversion":
+            measured = cell["cost_model"]
+            size = workshop.outline(measured).grid.height
+            tasks["cost"] = workshop.cost(measured, size, method, batch=1, precision="fp32")
         entries.append(CellTasks(cell, tasks))
     return entries

@@ -153,6 +153,7 @@ def test_the_real_tasks_give_the_same_figures_as_in_series(lab: Lab):
     kinds = ("teacher", "images", "evaluate", "quantize", "transfer")
     ours, theirs = ({kind: figures(one, kind) for kind in kinds} for one in (lab, other))
     assert all(ours.values()) and ours == theirs
+    assert lab.records("cost"), "which measures times alone"
     assert lab.images() and lab.images() == other.images(), "the same images, bit for bit"
 
 
