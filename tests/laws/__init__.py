@@ -1,0 +1,14 @@
+"""The laws that pruning and quantization obey, for any model size, patch grid, schedule, seed and dtype.
+
+`tests/property/test_laws.py` holds the code to each; `tests/property/test_mutations.py` plants the faults that are
+listed here and demands that a law notices each.
+"""
+
+from laws import adapter, inverting, patches, quantizing  # noqa: F401 (registers the laws)
+from laws.core import LAWS
+from laws.faults import FAULTS as FAULTS_OF_PRUNING
+from laws.faults_of_quantization import FAULTS as FAULTS_OF_QUANTIZATION
+
+FAULTS = [*FAULTS_OF_PRUNING, *FAULTS_OF_QUANTIZATION]
+
+__all__ = ["FAULTS", "LAWS"]
