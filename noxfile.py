@@ -136,14 +136,14 @@ def locked(session: nox.Session, path: Path) -> Iterator[None]:
         yield
 
 
-def python(session: nox.Session, *arguments: str, **options) -> None:
-    """Run `python <arguments>` in the shared environment; `options` go to session.run.
+def python(session: nox.Session, *arguments: str, executable: str | None = None, **options) -> None:
+    """Run `python -m <arguments>` in the shared environment, or with `executable`; `options` go to session.run.
 
     Exit codes above 1 (2: bad input) become nox's own, which would else be 1. After Ctrl-C the command has
     time to save its state. PYTHONPATH is dropped: the environment is meant to be all there is. Bytecode is kept
     even where that is switched off, as in many containers: without it every start compiles torch anew.
     """
-    executable = environment(session)
+    executable = executable or environment(session)
     kept = {"PYTHONPATH": None, "PYTHONDONTWRITEBYTECODE": None, "PYTHONUNBUFFERED": "1"}
     env = {**kept, **options.pop("env", {})}
     options = {"interrupt_timeout": 120, "terminate_timeout": 120, **options}
@@ -204,6 +204,12 @@ TIMM_TESTS = [
     *(f"tests/unit/test_{name}.py" for name in ("adapter_models", "cnn", "deviations", "flops", "inversion")),
 ]
 
+OLDEST_TESTS = [
+    "tests/property",
+    "tests/end_to_end",
+    *(f"tests/unit/test_{name}.py" for name in ("images", "objectives", "transfer", "datasets", "figures")),
+]
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
@@ -225,6 +231,17 @@ def timm_range(session: nox.Session) -> None:
         session.log(f"timm {version}")
         env = {"PYTHONPATH": folder, "SMI_EXPECTED_TIMM": version}
         python(session, "pytest", "-q", "-m", f"not slow and {ANYWHERE}", *PARALLEL, *TIMM_TESTS, env=env)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """What computes, under the oldest torch, timm and others that pyproject.toml allows (uv; Python up to 3.12)."""
+    if find_uv() is None:
+        session.error("uv is needed: pip install uv")
+    ranges = ["-e", ".[bench,test]", "--resolution", "lowest-direct"]
+    executable = environment(session, "oldest", ranges)
+    what = ("-q", "-m", f"not slow and {ANYWHERE}", *PARALLEL, *TIMM_TESTS, *OLDEST_TESTS)
+    python(session, "pytest", *what, *session.posargs, executable=executable)
 
 
 @nox.session
