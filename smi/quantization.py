@@ -7,8 +7,9 @@ Softmax, LayerNorm and GELU run in float. Shapes: B images, N tokens, D width, h
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from smi.images import SyntheticImages
 from smi.vit import TokenModel, adapt, normalisation
 
 BITS = range(2, 9)
+FORMULAS = ("published", "slides")  # the authors' code, which is the default; the paper's slides
 _EPSILON = torch.finfo(torch.float32).eps
 
 
@@ -30,13 +32,24 @@ def check_bits(name: str, bits: int) -> int:
     return bits
 
 
-def quantize_weight(weight: Tensor, bits: int) -> Tensor:
+def check_formula(formula: str) -> str:
+    """`formula` itself; InvalidSetting unless it is one of FORMULAS."""
+    if formula not in FORMULAS:
+        raise InvalidSetting(f"unknown quantizer formula {formula!r}; allowed: {', '.join(FORMULAS)}")
+    return formula
+
+
+def quantize_weight(weight: Tensor, bits: int, formula: str = "published") -> Tensor:
     """Per output channel (dimension 0), symmetric: clamp(round(w / scale), -2^(k-1), 2^(k-1) - 1) * scale.
 
     scale = max(-min, max) / ((2^k - 1) / 2), at least the float32 epsilon; zero maps to zero exactly, and the
     largest magnitude of a channel is off by up to scale where it clips at the positive end. Same shape and dtype.
+    formula="slides" takes one range for the whole tensor, see `floor_to_range`.
     """
     check_bits("weight_bits", bits)
+    if check_formula(formula) == "slides":
+        values = weight.detach().float()
+        return floor_to_range(values, *values.aminmax(), bits).to(weight.dtype)
     highest, lowest = 2 ** (bits - 1) - 1, -(2 ** (bits - 1))
     flat = weight.detach().float().flatten(1)
     bound = torch.maximum(-flat.amin(dim=1), flat.amax(dim=1))
@@ -44,17 +57,28 @@ def quantize_weight(weight: Tensor, bits: int) -> Tensor:
     return ((flat / scale).round().clamp(lowest, highest) * scale).reshape(weight.shape).to(weight.dtype)
 
 
+def floor_to_range(x: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
+    """The formula of the paper's slides: low + clamp(floor((x - low) / scale), 0, 2^k - 1) * scale.
+
+    scale = (high - low) / (2^k - 1), at least the float32 epsilon: up to a whole step off, always downwards, and zero
+    is a level only by chance. float32, any shape.
+    """
+    levels = 2**bits - 1
+    scale = ((high - low) / levels).clamp_min(_EPSILON)
+    return low + ((x - low) / scale).floor().clamp(0, levels) * scale
+
+
 class ActivationQuantizer(nn.Module):
     """Per tensor, asymmetric, k bits; the range is the least and greatest value seen while calibrating.
 
     scale = (max - min) / (2^k - 1), at least the float32 epsilon; zero = clamp(-round(min / scale), 0, 2^k - 1);
     x_q = (clamp(round(x / scale + zero), 0, 2^k - 1) - zero) * scale. Inputs of any shape, results in their dtype.
-    Values outside the range clip to its ends; NaN stays NaN.
+    Values outside the range clip to its ends; NaN stays NaN. formula="slides": see `floor_to_range`.
     """
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, formula: str = "published") -> None:
         super().__init__()
-        self.bits = check_bits("activation_bits", bits)
+        self.bits, self.formula = check_bits("activation_bits", bits), check_formula(formula)
         self.calibrating = True
         self.register_buffer("low", torch.tensor(float("inf")))
         self.register_buffer("high", torch.tensor(float("-inf")))
@@ -74,6 +98,8 @@ class ActivationQuantizer(nn.Module):
         return scale, (-(self.low / scale).round()).clamp(0, levels)
 
     def quantize(self, x: Tensor) -> Tensor:
+        if self.formula == "slides":
+            return floor_to_range(x.float(), self.low, self.high, self.bits).to(x.dtype)
         scale, zero = self.grid()
         levels = (x.float() / scale + zero).round().clamp(0, 2**self.bits - 1)
         return ((levels - zero) * scale).to(x.dtype)
@@ -90,10 +116,10 @@ class ActivationQuantizer(nn.Module):
 class QuantizedAttention(nn.Module):
     """timm's Attention with quantizers after qkv, on the scaled scores, after attention x v, and after proj."""
 
-    def __init__(self, attention: nn.Module, bits: int) -> None:
+    def __init__(self, attention: nn.Module, make: Callable[[], ActivationQuantizer]) -> None:
         super().__init__()
         self.attention = attention
-        self.qkv_out, self.scores, self.mixed, self.proj_out = (ActivationQuantizer(bits) for _ in range(4))
+        self.qkv_out, self.scores, self.mixed, self.proj_out = (make() for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.attention
@@ -108,13 +134,13 @@ class QuantizedAttention(nn.Module):
 class QuantizedBlock(nn.Module):
     """timm's Block with quantizers after norm1, the attention, both residual sums, norm2, GELU and fc2."""
 
-    def __init__(self, block: nn.Module, bits: int) -> None:
+    def __init__(self, block: nn.Module, make: Callable[[], ActivationQuantizer]) -> None:
         super().__init__()
         self.norm1, self.ls1 = block.norm1, block.ls1
         self.norm2, self.ls2, self.mlp = block.norm2, block.ls2, block.mlp
-        self.attn = QuantizedAttention(block.attn, bits)
+        self.attn = QuantizedAttention(block.attn, make)
         self.norm1_out, self.sum1, self.norm2_out, self.act_out, self.mlp_out, self.sum2 = (
-            ActivationQuantizer(bits) for _ in range(6)
+            make() for _ in range(6)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +156,12 @@ class QuantizedViT(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, weight_bits: int, activation_bits: int, whole_stem: bool = False
+        self,
+        model: nn.Module,
+        weight_bits: int,
+        activation_bits: int,
+        whole_stem: bool = False,
+        formula: str = "published",
     ) -> None:
         super().__init__()
         _refuse_unhandled(model)
@@ -139,10 +170,12 @@ class QuantizedViT(nn.Module):
         self.activation_bits = check_bits("activation_bits", activation_bits)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.pretrained_cfg = dict(getattr(model, "pretrained_cfg", None) or {})
+        self.formula = formula
+        make = partial(ActivationQuantizer, activation_bits, formula)
         self._tokens = adapt(self.model)  # reads the embedding; blocks are run here
-        self.blocks = nn.ModuleList(QuantizedBlock(block, activation_bits) for block in self.model.blocks)
+        self.blocks = nn.ModuleList(QuantizedBlock(block, make) for block in self.model.blocks)
         names = ("image", "patches", "concatenated", "positions", "embedded", "normed", "logits")
-        self.quantizers = nn.ModuleDict({name: ActivationQuantizer(activation_bits) for name in names})
+        self.quantizers = nn.ModuleDict({name: make() for name in names})
 
     def train(self, mode: bool = True) -> QuantizedViT:
         """Always in evaluation mode: a quantized model is not trained."""
@@ -157,7 +190,7 @@ class QuantizedViT(nn.Module):
         attention = [layer for b in self.blocks for layer in (b.attn.attention.qkv, b.attn.attention.proj)]
         mlp = [layer for block in self.blocks for layer in (block.mlp.fc1, block.mlp.fc2)]
         for layer in [self.model.patch_embed.proj, *attention, *mlp, self.model.head]:
-            layer.weight.copy_(quantize_weight(layer.weight, self.weight_bits))
+            layer.weight.copy_(quantize_weight(layer.weight, self.weight_bits, self.formula))
 
     def embed(self, image: Tensor, kept: Tensor | None) -> Tensor:
         """Tokens [B, N, D] with the stem's quantizers: image, patches, CLS concatenated, positions, their sum."""
@@ -203,19 +236,21 @@ def quantize(
     *,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
+    formula: Literal["published", "slides"] = "published",
     deviations: Iterable[str] = (),
 ) -> QuantizedViT:
     """A quantized copy of a timm ViT, calibrated on images through their kept patches; the model is not changed.
 
     weight_bits, activation_bits: 2 to 8. batch_size: images per calibration pass (all at once by default; the
     min-max ranges do not depend on it beyond rounding). device: the model's own by default.
+    formula: the quantizers of the authors' code, or those of the paper's slides (floor, one asymmetric range a tensor).
     deviations: names of smi.deviations.OF_CALIBRATION: where to follow the published code instead of the paper.
     Ranges are taken in full precision at every quantizer, then frozen, then weights and activations are quantized.
     Raises InvalidSetting, InvalidImages, UnsupportedModel.
     """
     device = torch.device(device) if device is not None else next(model.parameters()).device
     chosen = published.check(deviations, published.OF_CALIBRATION)
-    quantized = QuantizedViT(model, weight_bits, activation_bits, "whole_stem" in chosen).to(device)
+    quantized = QuantizedViT(model, weight_bits, activation_bits, "whole_stem" in chosen, formula).to(device)
     check_fit(images, quantized._tokens)
     mean, std = (t.to(device) for t in normalisation(model))
     size = batch_size or len(images)

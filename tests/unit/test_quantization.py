@@ -156,3 +156,40 @@ def test_edge_activations():
         quantizer.freeze("test")
         assert quantizer(values).isfinite().all()
     assert quantizer(torch.tensor([float("nan")])).isnan().all()
+
+
+def test_the_slides_formula_goes_down_by_up_to_a_step(tiny_vit):
+    values = torch.linspace(-1.3, 2.1, 101)
+    for quantized, bits in (
+        (quantize_weight(values.view(1, -1), 4, formula="slides").flatten(), 4),
+        (calibrated(values, 8, "slides")(values), 8),
+    ):
+        step = 3.4 / (2**bits - 1)
+        assert (quantized <= values + 1e-5).all() and (values - quantized < step * 1.001).all()
+        assert len(quantized.unique()) <= 2**bits
+    assert calibrated(values, 4, "slides")(torch.tensor([-9.0, 9.0])).tolist() == pytest.approx([-1.3, 2.1])
+
+
+def test_the_slides_formula_takes_one_range_for_all_channels():
+    rows = torch.stack([torch.linspace(-1, 1, 9), torch.linspace(-0.01, 0.01, 9)])
+    assert len(quantize_weight(rows, 4, formula="slides")[1].unique()) <= 2
+    assert len(quantize_weight(rows, 4)[1].unique()) > 2
+
+
+def test_the_formula_reaches_every_quantizer(tiny_vit):
+    model = lively(tiny_vit())
+    images = images_for(model, 4)
+    slides, published = (smi.quantize(model, images, 4, 4, formula=f) for f in ("slides", "published"))
+    assert {q.formula for _, q in slides.activation_quantizers()} == {"slides"}
+    assert not torch.allclose(slides(images.pixels), published(images.pixels))
+    with pytest.raises(
+        smi.InvalidSetting, match="unknown quantizer formula 'paper'; allowed: published, slides"
+    ):
+        smi.quantize(model, images, formula="paper")
+
+
+def calibrated(values, bits, formula):
+    quantizer = ActivationQuantizer(bits, formula)
+    quantizer(values)
+    quantizer.freeze("test")
+    return quantizer
