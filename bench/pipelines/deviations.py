@@ -1,12 +1,13 @@
 """Experiment "deviations": what each of the published code's deviations from the paper does to a quantized model.
 
-As the experiment "quantization", with one more setting of a method: `deviations`, names of smi.deviations.
+As the experiment "quantization", with two more settings of a method: `deviations`, names of smi.deviations, and
+`formula`, the quantizers' (smi.quantization.FORMULAS).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from bench.grid import Grid
 from bench.pipelines import common
@@ -20,6 +21,7 @@ class Method(common.Method):
     """deviations: those of the inversion and of the calibration, in one list."""
 
     deviations: list[str] = []
+    formula: Literal["published", "slides"] = "published"
 
 
 class Workshop(common.Workshop):
@@ -54,7 +56,10 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     cells = []
     for cell in grid.cells(scale):
         tasks = cell_tasks(workshop, **cell)
-        more = workshop.of(workshop.methods[cell["method"]], OF_CALIBRATION)
+        method = workshop.methods[cell["method"]]
+        more = workshop.of(method, OF_CALIBRATION)
+        if method.formula != "published":
+            more["formula"] = method.formula
         if more and "quantize" in tasks:
             task = tasks["quantize"]
             tasks["quantize"] = replace(task, settings={**task.settings, **more})

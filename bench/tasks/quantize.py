@@ -1,7 +1,7 @@
 """Kind "quantize": calibrate a quantized model on images, and hold it against full precision on the test split.
 
 inputs: teacher, images. settings: weight_bits, activation_bits, test (bench.datasets.fingerprint), and where they
-are asked for: deviations, names of smi.deviations.OF_CALIBRATION.
+are asked for: deviations, names of smi.deviations.OF_CALIBRATION, and formula, one of smi.quantization.FORMULAS.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def run(job: Job) -> dict[str, Any]:
         settings["weight_bits"],
         settings["activation_bits"],
         device=job.device,
+        formula=settings.get("formula", "published"),
         deviations=deviations,
     )
     test = open_split(settings["test"], data, job.sources)

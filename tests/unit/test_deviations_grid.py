@@ -47,6 +47,8 @@ def test_a_switch_changes_the_tasks_it_belongs_to_and_no_others(cells):
         other = tasks[name, "W4/A8", 0]
         assert other["images"].key == text["images"].key
         assert other["quantize"].settings == {**text["quantize"].settings, "deviations": [name]}
+    slides = tasks["slides_quantizer", "W4/A8", 0]
+    assert slides["quantize"].settings == {**text["quantize"].settings, "formula": "slides"}
     assert tasks["as_published", "W4/A8", 0]["images"].settings["deviations"] == sorted(OF_INVERSION)
 
 
