@@ -166,7 +166,12 @@ def test_missing_data_and_weights_are_one_line_before_any_work(paper, capsys, mo
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: data set cifar10 is not on this machine (offline)") and "\n" not in error
     (paper.folder / "weights" / f"{TINY}.safetensors").unlink()
-    monkeypatch.setattr("bench.models._hub_file", lambda tag, local_only: None)
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert paper(*paper.options) == 2
     error = capsys.readouterr().err.strip()
     assert f"no weights for {TINY}" in error and "\n" not in error
