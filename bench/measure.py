@@ -30,7 +30,7 @@ from smi.loop import Batch, Plan, iterate
 from smi.stopping import random as any_score
 from smi.vit import adapt, halved, normalisation
 
-SECONDS = 15.0  # after which no further repetition is begun; at least MINIMUM are made
+SECONDS = 10.0  # after which no further repetition is begun; at least MINIMUM are made
 MINIMUM = 3
 MIB = 2**20
 ENGINES = ("smi", "reference", "smi_dense", "reference_dense")  # the last two keep all patches

@@ -16,7 +16,18 @@ from bench.errors import BenchError
 from bench.grid import Grid
 from bench.plan import CellTasks
 from bench.store import Store
-from bench.tables import deviations, gallery, index, published, quantization, smoke, transfer
+from bench.tables import (
+    cost,
+    deviations,
+    gallery,
+    index,
+    inefficiency,
+    iterations,
+    published,
+    quantization,
+    smoke,
+    transfer,
+)
 from bench.tables.published import Sheet
 
 TABLES: dict[str, Callable[[Sheet], str]] = {
@@ -25,6 +36,12 @@ TABLES: dict[str, Callable[[Sheet], str]] = {
     "gallery": gallery.text,
     "transfer": transfer.text,
     "smoke": smoke.text,
+    "cost": cost.text,
+    "inefficiency": inefficiency.text,
+    "iterations": iterations.text,
+}
+PAGES: dict[str, Callable[[Sheet], dict[Path, str]]] = {  # further pages: path below results/ -> text
+    "cost": cost.pages,
 }
 
 
@@ -52,4 +69,7 @@ def write(sheet: Sheet, results: Path) -> Path:
         raise BenchError(f"no table for the experiment {sheet.experiment!r}; known: {', '.join(TABLES)}")
     path = results / sheet.scale / published.file_name(sheet)
     atomic.write_text(path, TABLES[sheet.experiment](sheet))
+    for page, text in PAGES.get(sheet.experiment, lambda _: {})(sheet).items():
+        (results / page).parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(results / page, text)
     return path

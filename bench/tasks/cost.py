@@ -31,7 +31,7 @@ POLL_SECONDS = 0.5
 
 def run(job: Job) -> dict[str, Any]:
     """Metrics: engines {name: {median, least, most (seconds of an iteration), repetitions, iterations_per_second,
-    images_per_second, memory}}, all of the last stage; parts (seconds of forward, backward, rest); stages and
+    images_per_second, memory (not of *_dense)}}, all of the last stage; parts (seconds of forward, backward, rest); stages and
     average_iterations_per_second (over a whole run); FLOPs in both conventions; threads."""
     settings = job.task.settings
     stages = _stages(settings)
@@ -56,8 +56,9 @@ def run(job: Job) -> dict[str, Any]:
         figures = {}
         for index, engine in enumerate(engines):
             job.progress(1 + index, 1 + len(engines), {})
-            memory = _measure(job, {**request, "engines": [engine], "what": "memory"})
-            figures[engine] = _speed(timed["seconds"][engine], settings["batch"]) | {"memory": memory}
+            figures[engine] = _speed(timed["seconds"][engine], settings["batch"])
+            if not engine.endswith("_dense"):  # those are measured where they are the method
+                figures[engine]["memory"] = _measure(job, {**request, "engines": [engine], "what": "memory"})
     for stage, seconds in zip(stages, [*timed["stages"], figures["smi"]["median"]], strict=True):
         stage["seconds"] = seconds * stage["iterations"]
     total = sum(stage["iterations"] for stage in stages)

@@ -1,0 +1,62 @@
+"""Table 1: inefficiency of dense inversion, a CNN beside a ViT; FLOPs per image and per batch, said plainly."""
+
+from __future__ import annotations
+
+from bench import paper
+from bench.tables.cost import TITLES, row_of_speed
+from bench.tables.parts import NOTHING, difference, figure, footer, markdown, status
+from bench.tables.published import Sheet
+
+NOTES = """\
+FLOPs are the paper's convention, by its closed form: multiply-accumulates of forward and backward, three times the
+forward's. The paper prints ResNet18 for ONE image and DeiT/16-Base for a batch of 128, in one column; so its 1184-fold
+gap is {per_image:.1f}-fold per image. It does not say its batch for it/s nor its GPU, so those compare in order of
+magnitude only. ResNet18 is inverted with the BatchNorm term, which a ViT does not have. Weights are random. it/s is
+the median of single iterations ± half the range (n)."""
+
+
+def text(sheet: Sheet) -> str:
+    """The whole page, markdown."""
+    rows, per_image = [], {}
+    for entry in sheet.cells:
+        cell, tasks = entry["cell"], entry["tasks"]
+        state = status(tasks, "cost", sheet.records)
+        record = sheet.records.get(tasks.get("cost", ""), {})
+        metrics = record.get("metrics") or {}
+        where = {"model": cell["model"], "resolution": cell["resolution"]}
+        reported = paper.figure("table1", "gflops", **where)
+        speed = row_of_speed(record) if state == "done" else {"it/s": state, "images/s": NOTHING}
+        one, many = metrics.get("paper_gflops_per_image"), metrics.get("paper_gflops")
+        per_image[cell["model"], cell["resolution"]] = one
+        counted = one if cell["model"] == "resnet18" else many  # what the paper's column counts
+        rows.append(
+            {
+                "resolution": str(cell["resolution"]),
+                "model": TITLES.get(cell["model"], cell["model"]),
+                "batch": str(cell["batch"]),
+                **speed,
+                "paper it/s": figure(paper.figure("table1", "iterations_per_second", **where)),
+                "FLOPs per image (G)": figure(one),
+                "FLOPs per 128 images (G)": figure(many),
+                "paper FLOPs (G)": figure(reported),
+                "difference": difference(None if counted is None else round(counted, 2), reported),
+            }
+        )
+    vit, cnn = per_image.get(("deit_base_patch16_224", 224)), per_image.get(("resnet18", 224))
+    scale = (
+        "the paper's batch"
+        if sheet.scale == "paper"
+        else "small batches; the models are the paper's real ones"
+    )
+    return (
+        "\n\n".join(
+            [
+                f"# Table 1, {sheet.scale} scale ({scale}): {sheet.title[0].lower()}{sheet.title[1:]}",
+                markdown(rows),
+                *([NOTES.format(per_image=vit / cnn)] if vit and cnn else []),
+                "## How this was made",
+                footer(sheet),
+            ]
+        )
+        + "\n"
+    )
