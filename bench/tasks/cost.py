@@ -30,9 +30,10 @@ POLL_SECONDS = 0.5
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Metrics: engines {name: {median, least, most (seconds of an iteration), repetitions, iterations_per_second,
-    images_per_second, memory (not of *_dense)}}, all of the last stage; parts (seconds of forward, backward, rest); stages and
-    average_iterations_per_second (over a whole run); FLOPs in both conventions; threads."""
+    """Metrics, all of the last stage unless said otherwise: engines {name: {median, least, most (seconds of an
+    iteration), repetitions, iterations_per_second, images_per_second, memory (not of *_dense)}}; parts (seconds of
+    forward, backward, rest); stages and average_iterations_per_second (of a whole run); FLOPs in both conventions;
+    threads."""
     settings = job.task.settings
     stages = _stages(settings)
     kept = stages[-1]["patches"] if settings["stopping"] else None
