@@ -14,10 +14,11 @@ from smi.deviations import OF_CALIBRATION, OF_INVERSION
 NOTES = """\
 The first row follows the paper's text, as this project does everywhere else. Every other row switches on what its
 name says, and nothing else; docs/reproducibility.md tells each at length. (The slides' quantizer cuts off where the
-published one rounds, and has one asymmetric range for all channels of a weight.) Top-1 (%) and logit error (‖quantized - full
-precision‖ / ‖full precision‖ over all test pictures, %) are mean ± sample standard deviation over seeds (n). "change"
-is the mean, over seeds, of a row's figure less the first row's with the same seed, ± its sample standard deviation: a
-change within its own spread is noise. Patches are those of a picture that are fed forward in calibration."""
+published one rounds, and has one asymmetric range for all channels of a weight.) Top-1 (%) and logit error
+(‖quantized - full precision‖ / ‖full precision‖ over all test pictures, %) are mean ± sample standard deviation over
+seeds (n). "change" is the mean, over seeds, of a row's figure less the first row's with the same seed, ± its sample
+standard deviation: a change within its own spread is noise. Patches are those of a picture that are fed forward in
+calibration."""
 
 KEEP_ZERO_NOTE = """\
 keep_zero touches test pictures too, as it does in the published code: a black pixel then looks grey. Where pictures
