@@ -82,6 +82,48 @@ def test_every_file_of_the_project_that_is_named_exists(document):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize("document", MARKDOWN, ids=name_of)
+def test_every_session_that_is_named_exists(document):
+    text = document.read_text(encoding="utf-8")
+    named = [name for names in re.findall(r"nox -s((?: [a-z]\w*)+)", text) for name in names.split()]
+    tables = re.findall(r"^\| session \|.*?\n\n", text, re.MULTILINE | re.DOTALL)
+    rows = [row for table in tables for row in table.splitlines()[2:] if row]
+    named += [name for row in rows for name in re.findall(r"`([a-z]\w*)`", row.split("|")[1])]
+    assert set(named) - sessions() == set()
+
+
+def sessions() -> set[str]:
+    """Names of the noxfile's sessions."""
+    source = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    return {
+        given or function
+        for given, function in re.findall(
+            r'^@nox\.session(?:\(name="(\w+)"\))?\ndef (\w+)', source, re.MULTILINE
+        )
+    }
+
+
+def test_readme_quotes_the_table_as_it_is():
+    """Every figure of README's excerpt stands in the row of the same method of the committed table."""
+    excerpt = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .partition("## What comes out")[2]
+        .partition("\n## ")[0]
+    )
+    table = rows_of((ROOT / "results" / "digits" / "table3.md").read_text(encoding="utf-8"))
+    quoted = rows_of(excerpt)[2:]
+    assert quoted
+    strangers = [row[0] for row in quoted if not any(set(row) <= set(source) for source in table)]
+    assert strangers == []
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")
+    ]
+
+
 def test_readme_examples_run(tmp_path, monkeypatch):
     """All Python blocks of README.md, one after the other, on a small random model instead of a download."""
     blocks = PYTHON_BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
