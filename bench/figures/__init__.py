@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 
 from bench.errors import BenchError
-from bench.figures import classes, convergence, importance, loss, patch_sizes, quality, trajectory
+from bench.figures import classes, convergence, cost, importance, loss, patch_sizes, quality, trajectory
 from bench.figures.files import remove, save
 from bench.figures.kinds import Figure
 from bench.figures.material import Material, NotMade
@@ -28,6 +28,7 @@ FIGURES: tuple[Figure, ...] = (
     quality.SPARSITY,
     quality.SECONDS,
     convergence.FIGURE,
+    cost.FIGURE,
 )
 
 

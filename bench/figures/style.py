@@ -139,12 +139,13 @@ def picture_grid(
 def show_picture(axes: Axes, pixels: Tensor | np.ndarray) -> None:
     """One picture [C, H, W] in [0, 1] (C 1 or 3) without ticks: enlarged, pixels stay squares; reduced, they blend."""
     picture = np.asarray(pixels)
+    enlarged = axes.get_window_extent().width >= picture.shape[2]
     axes.imshow(
         picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0),
         cmap="gray",
         vmin=0,
         vmax=1,
-        interpolation="antialiased",
+        interpolation="nearest" if enlarged else "antialiased",
     )
     bare(axes)
 

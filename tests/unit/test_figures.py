@@ -18,7 +18,7 @@ from bench.arguments import exit_code
 from bench.figures import FIGURES, files, style
 from bench.figures.__main__ import main
 from bench.figures.kinds import Animation, Still
-from bench.figures.loss import elapsed
+from bench.figures.loss import WINDOW, elapsed, running_mean
 
 
 def test_figures_have_names_of_their_own():
@@ -65,6 +65,13 @@ def test_seconds_pass_evenly_within_a_stage_and_stages_follow_one_another():
     stages = [{"iterations": 10, "seconds": 5.0}, {"iterations": 20, "seconds": 2.0}]
     seconds = elapsed(stages, np.arange(30))
     assert np.allclose(seconds[[0, 9, 19, 29]], [0.5, 5.0, 6.0, 7.0])
+
+
+def test_a_running_mean_keeps_constants_and_is_centred():
+    assert np.allclose(running_mean([3.0] * 20), 3.0)
+    assert np.allclose(running_mean([3.0] * 2), 3.0)
+    line = np.arange(30.0)
+    assert np.allclose(running_mean(line)[WINDOW:-WINDOW], line[WINDOW:-WINDOW])
 
 
 def test_every_method_has_a_look_of_its_own_whatever_it_is_called():
