@@ -132,22 +132,21 @@ class Pool:
     ) -> tuple[Tensor, Tensor | None]:
         """Pixels [B, C, H, W] in [0, 1] and kept [B, K] or None of B = min(count, images there) different images.
 
-        All are rolled by one draw of up to +- jitter of their sides, then each is mirrored left-right with
-        probability `flip`; kept sets move along.
+        Each is rolled by its own draw of up to +- jitter of its sides, then mirrored left-right with probability
+        `flip`; its kept set moves along.
         """
         there = self.size(round_)
         chosen = torch.randperm(there, generator=generator)[:count]
-        coins = torch.rand(len(chosen), generator=generator) < flip
-        roll = _draw_roll(jitter, self.grid, generator)
+        moves = _draw_moves(len(chosen), flip, jitter, self.grid, generator)
         pixels, kept = self.take(chosen.tolist())
         if self.patches is not None:
             order = torch.rand(len(chosen), self.grid.patches, generator=generator).argsort(dim=1)
             kept = order[:, : self.patches].sort(dim=1).values
-        pixels, mirror = roll.apply(pixels), Jitter(flip=True)
-        pixels = torch.where(coins[:, None, None, None], mirror.apply(pixels), pixels)
+        pixels = torch.cat([move.apply(image[None]) for move, image in zip(moves, pixels, strict=True)])
         if kept is not None:
-            kept = roll.remap(kept, self.grid)
-            kept = torch.where(coins[:, None], mirror.remap(kept, self.grid), kept)
+            kept = torch.cat(
+                [move.remap(row[None], self.grid) for move, row in zip(moves, kept, strict=True)]
+            )
         return pixels, kept
 
     def take(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
@@ -170,9 +169,14 @@ class Pool:
         return {"pool": contents, "rounds": self.rounds, "patches": self.patches}
 
 
-def _draw_roll(jitter: float, grid: PatchGrid, generator: torch.Generator) -> Jitter:
+def _draw_moves(
+    count: int, flip: float, jitter: float, grid: PatchGrid, generator: torch.Generator
+) -> list[Jitter]:
+    """One roll and one toss of a coin for each image."""
+    coins = (torch.rand(count, generator=generator) < flip).tolist()
     limits = [int(side * jitter + 1e-9) for side in (grid.height, grid.width)]
-    return Jitter(*(int(torch.randint(-limit, limit + 1, (), generator=generator)) for limit in limits))
+    rows, columns = (torch.randint(-m, m + 1, (count,), generator=generator).tolist() for m in limits)
+    return [Jitter(*move) for move in zip(rows, columns, coins, strict=True)]
 
 
 def _check_set(one: _Set, first: _Set, grid: PatchGrid, channels: int, classes: int) -> None:

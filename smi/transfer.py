@@ -92,8 +92,8 @@ def distil(
     batch_size: images per step, all different; fewer where the pool is smaller.
     train: "all" weights, or "head": the classifier on a frozen backbone in evaluation mode (the paper).
     optimizer: "adamw" (learning rate .001, weight decay .05, betas) or "sgd" (.1, 1e-4, momentum: the paper).
-    flip: probability of mirroring an image, and its kept set, left-right. jitter: largest roll of a batch in rows and
-        columns, as a fraction of the image's sides; kept sets move to the nearest cells (as in the inversion).
+    flip: probability of mirroring an image, and its kept set, left-right. jitter: largest roll of an image in rows
+        and columns, as a fraction of its sides; kept sets move to the nearest cells (as in the inversion).
     patches: show each image through so many random ones of its patches, drawn anew each time, whatever its kept set.
     seed: equal seeds give equal bits on one machine. device: the student's own by default.
     precision: "bf16" runs both models under autocast; weights, losses and the optimiser stay float32.

@@ -41,7 +41,7 @@ selection` says what attention adds to it; `control: real images` bounds what an
 DIGITS_NOTES = """\
 The students here start from fresh weights and learn as a whole; the paper's train a linear head on a pretrained
 backbone. One of the {pictures} test pictures is {step:.2f} points. Images are rolled at random by up to an eighth of
-their sides, as in the inversion, in place of the mirroring that digits do not bear."""
+their sides, each on its own, in place of the mirroring that digits do not bear."""
 
 PAPER_NOTES = """\
 The pool `paper` is the paper's setting (1000 rounds of 100 images, one step each). `affordable` is not: as many steps

@@ -31,6 +31,6 @@ KINDS: dict[str, Kind] = {
     "images": Kind(1, images.run),
     "evaluate": Kind(1, evaluate.run),
     "quantize": Kind(1, quantize.run),
-    "transfer": Kind(1, transfer.run),
+    "transfer": Kind(2, transfer.run),
     "cost": Kind(1, cost.run),
 }
