@@ -36,10 +36,10 @@ def draw(material: Material) -> Still:
     return Still(
         figure,
         f"Left: sparse (46 of 196 patches) as a share of dense, for this project (batch {first['batch']}, "
-        f"{first['precision']}, medians) and for the paper (batch 128 on its GPU); FLOPs by the paper's convention, "
-        "which is of the last stage alone. Right: seconds of an iteration of four ways that took turns in one process, "
-        "as a share of the slowest: the published way keeps weights' gradients, materialises attention and embeds all "
-        "patches.",
+        f"{first['precision']}, medians) and for the paper (on a GPU, its batch not named); FLOPs by the paper's "
+        "convention, which is of the last stage alone. Right: seconds of an iteration of four ways that took turns in "
+        "one process, as a share of the slowest: the published way keeps weights' gradients, materialises attention "
+        "and embeds all patches.",
         vector=True,
     )
 

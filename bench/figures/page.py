@@ -12,6 +12,7 @@ from bench import atomic
 from bench.errors import BenchError
 from bench.figures import FIGURES, Outcome
 from bench.tables.parts import provenance
+from bench.wording import plural
 
 INDEX = "figures.json"
 FORMAT = 1  # of figures.json
@@ -79,7 +80,7 @@ def describe(outcome: Outcome) -> dict[str, Any]:
 
 def _section(entry: dict[str, Any]) -> str:
     drawn_from = "; ".join(
-        f"{source['grid']} ({len(source['records'])} records, {source['hardware']}, {source['date']})"
+        f"{source['grid']} ({plural(len(source['records']), 'record')}, {source['hardware']}, {source['date']})"
         for source in entry["sources"]
     )
     return (

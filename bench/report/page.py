@@ -16,6 +16,7 @@ from bench.figures.material import SCALES
 from bench.grid import DEFAULT_SCALE, PAPER_SCALE
 from bench.report.contents import Contents, Picture, Table
 from bench.tables.published import Sheet
+from bench.wording import plural
 
 # What the page may do: show its own pictures and styles. No scripts, no network.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -149,7 +150,8 @@ def _picture(picture: Picture) -> str:
         return ""
     source = f"data:{picture.type};base64,{base64.b64encode(picture.content).decode()}"
     origin = "; ".join(
-        f"{s['grid']}, {len(s['records'])} records, {s['hardware']}, {s['date']}" for s in entry["sources"]
+        f"{s['grid']}, {plural(len(s['records']), 'record')}, {s['hardware']}, {s['date']}"
+        for s in entry["sources"]
     )
     files = " ".join(f'<a href="figures/{escape(file)}">{escape(file)}</a>' for file in entry["files"])
     return (
@@ -180,7 +182,7 @@ def _records(contents: Contents) -> str:
         more = f"<p>and {len(records) - LARGE} more.</p>" if len(records) > LARGE else ""
         head = "".join(f"<th>{column}</th>" for column in ("task", "state", "seconds", "result"))
         parts.append(
-            f"<details><summary>{escape(name)}: {len(records)} records</summary>{_box(f'records of {name}')}"
+            f"<details><summary>{escape(name)}: {plural(len(records), 'record')}</summary>{_box(f'records of {name}')}"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{more}</details>"
         )
     return "".join(parts)
