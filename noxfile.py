@@ -160,7 +160,19 @@ def sweep(session: nox.Session, grid: str, *options: str) -> None:
     python(session, "bench.sweep", "--grid", f"experiments/{grid}.yaml", *options, *session.posargs)
 
 
+def measure(session: nox.Session, grid: str) -> None:
+    """Run a grid of costs, one task at a time whatever the machine, unless told otherwise."""
+    chosen = {"--jobs", "--executor"} & {option.partition("=")[0] for option in session.posargs}
+    sweep(session, grid, *([] if chosen else ["--executor", "serial"]))
+
+
 # ------------------------------------------------------------------------------------ experiments
+
+
+@nox.session
+def reproduce_table1(session: nox.Session) -> None:
+    """Table 1: inefficiency of dense inversion. Measures one thing at a time; arguments go to bench.sweep."""
+    measure(session, "table1")
 
 
 @nox.session
@@ -197,6 +209,14 @@ def smoke(session: nox.Session) -> None:
     """Every kind of task once, in a minute, in a store of its own. `--executor slurm` after `--` tries a cluster."""
     folders = ("--store", "runs/smoke", "--results", "runs/smoke/results")
     python(session, "bench.sweep", "--grid", "experiments/smoke.yaml", *folders, *session.posargs)
+
+
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """Speed and memory beside the published way, Table 1, and bench's own scale. Arguments go to bench.sweep."""
+    measure(session, "cost")
+    measure(session, "table1")
+    python(session, "bench.scale")
 
 
 # ------------------------------------------------------------------------------- tests and upkeep

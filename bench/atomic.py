@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import uuid
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
 BLOCK = 1 << 20  # bytes read at a time when hashing
+_ENCODER = json.JSONEncoder(allow_nan=False)
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -46,7 +48,29 @@ def write_json(path: Path, value: Any, aside: Path | None = None) -> None:
 
 def json_bytes(value: Any) -> bytes:
     """Readable JSON, always the same bytes for the same value. NaN and infinities are refused (ValueError)."""
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    return (_indented(value, "\n") + "\n").encode()
+
+
+def _indented(value: Any, margin: str) -> str:
+    """`json.dumps(value, indent=1, sort_keys=True, allow_nan=False)` in a fraction of its time: with an indent Python's
+    own encoder is used, without one the compiled encoder, which here writes every container of plain values."""
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if not isinstance(value, (dict, list, tuple)) or not value:
+        return _ENCODER.encode(value)
+    inner = margin + " "
+    parts = value.values() if isinstance(value, dict) else value
+    if not any(isinstance(part, (dict, list, tuple)) for part in parts):
+        text = json.dumps(value, sort_keys=True, allow_nan=False, separators=("," + inner, ": "))
+        return text[0] + inner + text[1:-1] + margin + text[-1]
+    if isinstance(value, dict):
+        lines = [f"{_key(name)}: {_indented(part, inner)}" for name, part in sorted(value.items())]
+        return "{" + inner + ("," + inner).join(lines) + margin + "}"
+    return "[" + inner + ("," + inner).join(_indented(part, inner) for part in value) + margin + "]"
+
+
+def _key(name: Any) -> str:
+    return encode_basestring_ascii(name) if isinstance(name, str) else f'"{_ENCODER.encode(name)}"'
 
 
 def create(path: Path, data: bytes, aside: Path | None = None) -> bool:

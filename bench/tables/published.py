@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,10 @@ def publish(
         costs=costs,
     )
     for name, record in {**records, **costs}.items():
-        atomic.write_json(folder / f"{name}.json", record)
+        # not flushed one by one: what a power cut takes, the next rendering writes again from the store
+        atomic.write_bytes(folder / f"{name}.json", atomic.json_bytes(record), lasting=False)
     named = {"records": sorted(records), "costs": sorted(costs)}
-    atomic.write_json(folder / f"{grid.name}.json", {**asdict(sheet), **named})
+    atomic.write_json(folder / f"{grid.name}.json", {**vars(sheet), **named})
     _remove_unnamed(folder)
     return sheet
 
