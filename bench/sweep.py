@@ -199,6 +199,11 @@ class Sweep:
 
     def _build(self, sources: Sources) -> Cells:
         """Every cell with its tasks. Raises BenchError for whatever the grid or its sources get wrong."""
+        kinds = self.suite.kinds if self.suite.kinds is not None else _own_kinds()
+        for kind in self.spec.resources:
+            if kind not in kinds:  # a typing error would go without the resources meant for it
+                place = ("scales", self.scale, "resources", kind)
+                raise self.grid.error(place, f"unknown kind of task {kind!r}", kinds)
         try:
             return self.suite.build(self.grid, self.scale, sources)
         except Exception as error:
@@ -259,6 +264,12 @@ def paper_suite() -> Suite:
     from bench import pipelines, tables  # heavy, and not needed to refuse a bad command line
 
     return Suite(pipelines.build, tables.render)
+
+
+def _own_kinds() -> Mapping[str, Any]:
+    from bench.tasks import KINDS
+
+    return KINDS
 
 
 def check_results(results: Path) -> None:

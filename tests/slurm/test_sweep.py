@@ -60,7 +60,7 @@ def at_once(lab: Lab) -> int:
 
 def test_a_stage_too_large_for_the_site_is_split(lab: Lab, cluster: Cluster):
     lab.write([1, 2, 3, 4, 5, 6], [10])
-    answer = lab.sweep("--only", "first ?")
+    answer = lab.sweep()
     assert answer.returncode == 0, answer.stderr
     jobs = [record["slurm_job_id"].partition("_") for record in lab.records("first")]
     arrays = Counter(main for main, _, _ in jobs)

@@ -169,10 +169,8 @@ class SlurmExecutor:
 
     def _recorded(self) -> set[str]:
         """Names of the tasks that have a record: one look at the folder instead of one for each of many tasks."""
-        try:
-            return {entry.removesuffix(".json") for entry in os.listdir(self._store.root / "records")}
-        except FileNotFoundError:
-            return set()
+        self._store.look_afresh()
+        return {entry.removesuffix(".json") for entry in os.listdir(self._store.root / "records")}
 
     def _follow(self, view: View) -> None:
         """Note and tell where each open task is; judge those whose job has ended without a record."""
