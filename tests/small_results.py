@@ -14,13 +14,20 @@ ITERATIONS, STOPS = 20, [4, 8, 12, 16]
 METHODS = {
     "table3": ["original", "deepinversion_dense", "deepinversion_sparse", "psaq_dense"],
     "ablation_sparsity": ["deepinversion_dense", "sparse_20", "random_20"],
+    "ablation_iterations": ["deepinversion_dense", "deepinversion_sparse"],
     "figures": ["real", "deepinversion_dense", "deepinversion_sparse"],
 }
 
 
+def read(name: str) -> dict[str, Any]:
+    """A grid of experiments/ as it stands."""
+    text = (ROOT / "experiments" / f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text.replace("2e-3", "0.002"))  # which PyYAML takes for a string
+
+
 def shortened(name: str) -> dict[str, Any]:
     """A grid of experiments/, digits alone: few methods, seeds, images and iterations, a teacher of one epoch."""
-    grid = yaml.safe_load((ROOT / "experiments" / f"{name}.yaml").read_text(encoding="utf-8"))
+    grid = read(name)
     scale = grid["scales"]["digits"]
     axes, settings = scale["axes"], scale["settings"]
     axes["method"] = METHODS[name]
@@ -35,6 +42,8 @@ def shortened(name: str) -> dict[str, Any]:
         schedule["at"] = STOPS
     if "bits" in axes:
         axes["bits"] = ["W4/A8"]
+    if "iterations" in axes:
+        axes["iterations"] = [2, 6, ITERATIONS]
     if "targets" in settings:
         settings |= {"targets": [0, 1, 2, 3], "snapshots": [10]}
     return grid

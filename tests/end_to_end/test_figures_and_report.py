@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 import small_results
+import timm
+import vision_data
+import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
+from bench import sweep
 from bench.figures.__main__ import main as draw
 from bench.report.__main__ import main as report
 
 pytestmark = pytest.mark.slow
 PICTURES = {"inversion.gif", "trajectory.png", "importance.png", "classes.png", "patch_sizes.png"}
-PLOTS = {"loss.png", "loss.svg", "sparsity.png", "sparsity.svg"}
+PLOTS = {f"{name}.{kind}" for name in ("loss", "sparsity", "seconds") for kind in ("png", "svg")}
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +52,7 @@ def test_every_figure_with_records_is_drawn_and_the_rest_is_named(drawn):
         assert bool(entry["files"]) != bool(entry["missing"])
         for source in entry["sources"]:
             assert set(source["records"]) <= records and source["records"]
-    assert "ablation_iterations" in entries["seconds"]["missing"]
-    assert (
-        "python -m bench.sweep --grid experiments/ablation_iterations.yaml" in entries["seconds"]["missing"]
-    )
+    assert "python -m bench.sweep --grid experiments/kd.yaml" in entries["convergence"]["missing"]
     page = (results / "digits" / "figures" / "README.md").read_text()
     for link in re.findall(r"\]\(([^)]+)\)", page):
         assert (results / "digits" / "figures" / link).exists(), link
@@ -58,7 +60,7 @@ def test_every_figure_with_records_is_drawn_and_the_rest_is_named(drawn):
 
 def test_pictures_are_as_wide_as_a_readme_wants_them_and_move(drawn):
     folder = drawn[1] / "digits" / "figures"
-    for name in (PICTURES | PLOTS) - {"loss.svg", "sparsity.svg"}:
+    for name in PICTURES | {plot for plot in PLOTS if plot.endswith(".png")}:
         with Image.open(folder / name) as image:
             assert 600 <= image.width <= 1200, name
     with Image.open(folder / "inversion.gif") as moving:
@@ -102,9 +104,9 @@ def test_the_report_holds_tables_figures_and_links_that_lead_somewhere(drawn, ca
         assert link.startswith("data:") or (folder / link).exists(), link
     for anchor in re.findall(r'href="#([^"]+)"', page):
         assert f'id="{anchor}"' in page, anchor
-    for table in ("table3", "ablation_sparsity", "figures"):
+    for table in ("table3", "ablation_sparsity", "ablation_iterations", "figures"):
         assert f'id="table-{table}"' in page
-    assert "ablation_iterations" in page, "what was not made is said"
+    assert "experiments/kd.yaml" in page, "what was not made is said"
 
 
 def test_a_report_without_figures_and_of_a_half_finished_sweep_is_made_all_the_same(drawn):
@@ -119,3 +121,43 @@ def test_a_report_without_figures_and_of_a_half_finished_sweep_is_made_all_the_s
         path.unlink()
     assert report([str(folder)]) == 0
     assert "None were drawn" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_papers_scale_is_drawn_by_the_same_commands(tmp_path):
+    """Random weights and made-up pictures, outside the repository: only that it runs and is drawn in colour."""
+    grid = small_results.read("figures")
+    scale = grid["scales"]["paper"]
+    models = ["deit_tiny_patch16_224", "vit_small_patch32_224"]
+    scale["axes"]["model"] = models
+    scale["exclude"] = [{"model": models[1], "method": "real"}]
+    scale["settings"] |= {"targets": [1, 207], "class_names": ["goldfish", "retriever"], "snapshots": [5]}
+    scale["settings"]["images"]["count"] = 2
+    scale["settings"]["recipes"]["deepinversion"]["iterations"] = 6
+    scale["settings"]["schedules"]["sparse77"]["at"] = [1, 2, 3, 4]
+    (tmp_path / "figures.yaml").write_text(yaml.safe_dump(grid), encoding="utf-8")
+    pictures = vision_data.folders(
+        tmp_path / "imagenet", ("val", "train"), ("n01443537", "n02099601"), each=2
+    )
+    (tmp_path / "checkpoints").mkdir()
+    for model in models:
+        save_file(timm.create_model(model).state_dict(), tmp_path / "checkpoints" / f"{model}.safetensors")
+    folders = ["--store", f"{tmp_path}/runs", "--results", f"{tmp_path}/results"]
+    sources = ["--imagenet", str(pictures), "--checkpoints", f"{tmp_path}/checkpoints", "--device", "cpu"]
+    options = [
+        "--grid",
+        f"{tmp_path}/figures.yaml",
+        "--scale",
+        "paper",
+        "--allow-cpu",
+        "--executor",
+        "serial",
+    ]
+    assert sweep.main([*options, *sources, *folders, "--quiet"]) == 0
+    assert draw(["--scale", "paper", *folders]) == 0
+    drawn = tmp_path / "results" / "paper" / "figures"
+    assert {path.name for path in drawn.iterdir()} >= PICTURES
+    with Image.open(drawn / "classes.png") as image:
+        red, green, blue = image.convert("RGB").split()
+        assert red.tobytes() != green.tobytes() != blue.tobytes()
+    assert report([f"{tmp_path}/results/paper"]) == 0
+    assert "goldfish" in (drawn.parent / "records" / "figures.json").read_text(encoding="utf-8")
