@@ -22,7 +22,7 @@ def draw(material: Material) -> Still:
         rows[0].images.pixels.shape[2:],
         "The same inversion at different patch sizes",
         material.scale_line,
-        labels=1.1,
+        labels=1.3,
         breaks=[
             line
             for line in range(1, len(rows))

@@ -78,7 +78,8 @@ def draw_seconds(material: Material) -> Still:
     return Still(
         figure,
         f"Each mark is a number of iterations ({', '.join(map(str, lengths))}), on {devices}: mean ± standard "
-        f"deviation over {_seeds(rows)} seeds. {_resolution(rows)}",
+        f"deviation over {_seeds(rows)} seeds. Up to the first stop, sparse is dense. Seconds are as the "
+        f"sweep took them, whatever else the machine did: no benchmark. {_resolution(rows)}",
         vector=True,
     )
 
