@@ -114,6 +114,27 @@ def test_a_single_task_is_a_plain_job(ledger, sbatch):
     assert not ledger.all() and not list(ledger.logs.glob("*.pkl"))
 
 
+@pytest.mark.parametrize(
+    ("said", "raised", "shown"),
+    [
+        ("sbatch: error: invalid partition specified: x", BenchError, "images: invalid partition.*gpus: 1"),
+        ("sbatch: error: AssocMaxSubmitJobLimit", arrays.LimitReached, "AssocMaxSubmitJobLimit"),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", arrays.LimitReached, "QOSMax"),
+        ("sbatch: error: Unable to contact slurm controller", arrays.TryAgain, "Unable to contact"),
+        ("sbatch: error: Job dependency problem", arrays.TryAgain, "dependency problem"),
+    ],
+)
+def test_what_sbatch_refuses_for_good_and_what_for_now(ledger, sbatch, tmp_path, said, raised, shown, capfd):
+    pytest.importorskip("submitit")
+    (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    context = Context(ledger.store, Sources(), "cuda")
+    with pytest.raises(raised, match=shown) as caught:
+        arrays.submit(arrays.Array(tuple(IMAGES), Resources(gpus=1), ()), context, ledger)
+    assert "\n" not in str(caught.value)
+    assert not ledger.all(), "nothing was submitted"
+    assert said not in capfd.readouterr().err, "said once, by the sweep"
+
+
 @given(st.integers(1, 43200))
 def test_a_healthy_job_is_not_told_to_stop_as_it_starts(minutes):
     delay = arrays.signal_delay(minutes)

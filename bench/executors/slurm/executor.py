@@ -76,9 +76,8 @@ class SlurmExecutor:
             if not why:
                 return
             if why == LIMIT:
-                print(
-                    f"{LIMIT}: the other tasks are submitted as these end, by this command", file=sys.stderr
-                )
+                text = f"{LIMIT}: this command submits the rest as these end, or the same one later"
+                print(text, file=sys.stderr)
                 return
             if time.monotonic() > deadline:
                 raise BenchError(f"nothing more can be submitted: {why}; the same command goes on from here")
