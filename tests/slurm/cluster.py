@@ -34,7 +34,7 @@ PROGRAMS = (
 )
 SYSTEM_PATHS = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # daemons' folders, not on every user's PATH
 NODES, CPUS, GPUS, MEMORY_MB = 2, 4, 2, 16000  # per node; neither CPUs nor memory need exist
-PORTS = range(16817, 20000, 20)  # slurmctld's, the first that is free; +1 slurmdbd; +1+i the i-th slurmd
+PORTS = range(16817, 20000, 20)  # slurmctld's, one that is free; +1 slurmdbd; +1+i the i-th slurmd
 TEMPLATES = Path(__file__).parent / "conf"
 STARTED = "started.json"  # marks a folder as ours, and holds the daemons' process ids and start times
 WAIT_SECONDS = 90.0
@@ -157,7 +157,10 @@ class Cluster:
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
         host = socket.gethostname().split(".")[0]
-        port = next((port for port in PORTS if all(_is_free(port + i) for i in range(2 + NODES))), PORTS[0])
+        # Not the first free ones: clusters started at one moment would all choose those.
+        begin = os.getpid() % len(PORTS)
+        ports = [*PORTS[begin:], *PORTS[:begin]]
+        port = next((port for port in ports if all(_is_free(port + i) for i in range(2 + NODES))), ports[0])
         nodes = []
         for index in range(1, NODES + 1):
             (self.dir / "spool" / f"node{index}").mkdir()
@@ -301,7 +304,6 @@ def _address(host: str) -> str | None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
         except OSError:
