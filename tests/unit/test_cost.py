@@ -1,0 +1,164 @@
+"""Costs: what a measurement says, how grids of costs become tasks and pages. Counts and figures, never a time."""
+
+import json
+
+import pytest
+
+import smi
+from bench import grid, pipelines, tables
+from bench.errors import BenchError
+from bench.measure import Request, measure
+from bench.models import ARCHITECTURES
+from bench.store import Store
+from bench.tables.cost import slug
+from bench.task import Sources
+from bench.worker import run_task
+
+GRID = """
+name: tiny
+title: Cost of an iteration
+experiment: cost
+methods:
+  psaq_dense: {title: PSAQ-ViT (dense), source: inversion, recipe: psaq, beside: [reference]}
+  deepinversion_sparse:
+    title: sparse
+    source: inversion
+    recipe: deepinversion
+    stopping: some
+    beside: [reference, smi_dense, reference_dense]
+scales:
+  digits:
+    axes:
+      model: [digits_vit]
+      resolution: [32]
+      method: [psaq_dense, deepinversion_sparse]
+      batch: [2]
+      precision: [fp32]
+    settings:
+      repetitions: 3
+      warmup: 1
+      recipes: {deepinversion: {iterations: 100}, psaq: {iterations: 20, warmup: 2}}
+      schedules: {some: {at: [20, 40], drop: 0.5}}
+"""
+
+
+def load(tmp_path, text=GRID):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(text, encoding="utf-8")
+    return grid.load(path)
+
+
+def request_of(**changed) -> Request:
+    fields = {
+        "model": {"name": "digits_vit", "architecture": ARCHITECTURES["digits_vit"]},
+        "resolution": 32,
+        "recipe": smi.recipe("deepinversion", iterations=100).to_json(),
+        "kept": 16,
+        "stages": [None, 32],
+        "batch": 2,
+        "precision": "fp32",
+        "engines": ["smi", "reference", "smi_dense", "reference_dense"],
+        "repetitions": 4,
+        "warmup": 1,
+        "device": "cpu",
+        "what": "time",
+    }
+    return Request(**{**fields, **changed})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_engines_take_turns_and_every_repetition_is_handed_back(precision):
+    answer = measure(request_of(precision=precision))
+    assert {name: len(seconds) for name, seconds in answer["seconds"].items()} == {
+        "smi": 4,
+        "reference": 4,
+        "smi_dense": 4,
+        "reference_dense": 4,
+    }
+    assert len(answer["stages"]) == 2
+    assert set(answer["parts"]) == {"forward", "backward", "rest"}
+    assert all(seconds > 0 for found in answer["seconds"].values() for seconds in found)
+
+
+def test_memory_counts_what_is_saved_for_backward():
+    ours, published, dense = (
+        measure(request_of(what="memory", engines=[engine]))["saved_mib"]
+        for engine in ("smi", "reference", "smi_dense")
+    )
+    assert 0 < ours < published
+    assert ours < dense
+
+
+@pytest.mark.slow
+def test_cells_become_tasks_records_and_pages(tmp_path):
+    loaded, store = load(tmp_path), Store(tmp_path / "runs")
+    store.prepare()
+    cells = pipelines.build(loaded, "digits", Sources())
+    for cell in cells:
+        assert run_task(store, cell.tasks["cost"]).status == "done"
+    sparse = store.record(cells[1].tasks["cost"])["metrics"]
+    assert [(stage["patches"], stage["iterations"]) for stage in sparse["stages"]] == [
+        (None, 20),
+        (32, 20),
+        (16, 60),
+    ]
+    run = sum(stage["seconds"] for stage in sparse["stages"])
+    assert sparse["average_iterations_per_second"] == pytest.approx(100 / run)
+    assert sparse["paper_gflops"] == pytest.approx(128 * sparse["paper_gflops_per_image"])
+    assert "memory" in sparse["engines"]["reference"] and "memory" not in sparse["engines"]["reference_dense"]
+
+    page = tables.render(loaded, "digits", cells, store, tmp_path / "results", {"command": "x"})
+    (own,) = (tmp_path / "results" / "cost").glob("*.md")
+    assert own.name in page.read_text(encoding="utf-8")
+    text = own.read_text(encoding="utf-8")
+    assert "PSAQ-ViT (dense)" in text and "published dense over our sparse" in text
+
+    # records of another device have a page of their own and change nothing on this one
+    sheet = json.loads(
+        (tmp_path / "results" / "digits" / "records" / "tiny.json").read_text(encoding="utf-8")
+    )
+    record = tmp_path / "results" / "digits" / "records" / f"{sheet['records'][0]}.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"device": "Another (R) Device"}))
+    (again,) = tables.published.sheets(tmp_path / "results")
+    assert sorted(path.name for path in tables.cost.pages(again)) == sorted(["another-device.md", own.name])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("precision: [fp32]", "precision: [fp8]", "unknown precision 'fp8'"),
+        ("batch: [2]", "batch: [0]", "0 is no batch"),
+        ("resolution: [32]", "resolution: [224]", "digits_vit takes 32 pixels a side, not 224"),
+        ("beside: [reference]", "beside: [magic]", "magic"),
+        ("repetitions: 3", "repetitions: 1", "repetitions"),
+        ("model: [digits_vit]", "model: [digits_vitt]", "unknown model 'digits_vitt'"),
+    ],
+)
+def test_bad_grids_are_refused(tmp_path, old, new, message):
+    assert old in GRID
+    with pytest.raises(BenchError, match=r"^[^\n]+$") as caught:
+        pipelines.build(load(tmp_path, GRID.replace(old, new)), "digits", Sources())
+    assert message in str(caught.value)
+
+
+def test_table1_has_the_papers_flops_to_the_last_digit(tmp_path):
+    loaded = grid.load("experiments/table1.yaml")
+    cells = pipelines.build(loaded, "digits", Sources())
+    assert [(cell.cell["model"], cell.cell["resolution"]) for cell in cells] == [
+        ("resnet18", 32),
+        ("resnet18", 224),
+        ("deit_base_patch16_224", 224),
+    ]
+    page = tables.render(
+        loaded, "digits", cells, Store(tmp_path / "runs"), tmp_path / "results", {"command": "x"}
+    )
+    text = page.read_text(encoding="utf-8")
+    for figure in ("0.11", "5.47", "6475.63"):
+        assert figure in text
+    assert text.count(" 0.00 ") == 3  # ours less the paper's
+
+
+def test_device_names_become_file_names():
+    assert slug("Intel(R) Xeon(R) Processor") == "intel-xeon-processor"
+    assert slug("NVIDIA H200") == "nvidia-h200"
+    assert slug("///") == "unknown"
