@@ -24,6 +24,15 @@ ENGINES = {
 }
 NAMES = {"deit_tiny_patch16_224": "DeiT/16-Tiny", "deit_base_patch16_224": "DeiT/16-Base"}
 
+CAPTION = (
+    "Left: sparse (46 of 196 patches) as a share of dense, for this project (batch {batch}, {precision}, medians) and "
+    "for the paper (on a GPU, its batch not named). FLOPs follow the paper's convention, which is of the last stage "
+    "alone. Memory is the peak on a GPU; on a CPU it is what an iteration saves for its backward pass, which is "
+    "not the same quantity as the paper's. Right: seconds of an iteration of four ways that took turns in one "
+    "process, as a share of the slowest. The published way keeps weights' gradients, materialises attention "
+    "and embeds all patches."
+)
+
 
 def draw(material: Material) -> Still:
     rows = _rows(material)
@@ -35,11 +44,7 @@ def draw(material: Material) -> Still:
     first = rows[0].records["cost"]["settings"]
     return Still(
         figure,
-        f"Left: sparse (46 of 196 patches) as a share of dense, for this project (batch {first['batch']}, "
-        f"{first['precision']}, medians) and for the paper (on a GPU, its batch not named); FLOPs by the paper's "
-        "convention, which is of the last stage alone. Right: seconds of an iteration of four ways that took turns in "
-        "one process, as a share of the slowest: the published way keeps weights' gradients, materialises attention "
-        "and embeds all patches.",
+        CAPTION.format(batch=first["batch"], precision=first["precision"]),
         vector=True,
     )
 

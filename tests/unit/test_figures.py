@@ -17,8 +17,10 @@ from PIL import Image
 from bench.arguments import exit_code
 from bench.figures import FIGURES, files, style
 from bench.figures.__main__ import main
+from bench.figures.cost import shares
 from bench.figures.kinds import Animation, Still
 from bench.figures.loss import WINDOW, elapsed, running_mean
+from bench.figures.material import Row
 
 
 def test_figures_have_names_of_their_own():
@@ -72,6 +74,19 @@ def test_a_running_mean_keeps_constants_and_is_centred():
     assert np.allclose(running_mean([3.0] * 2), 3.0)
     line = np.arange(30.0)
     assert np.allclose(running_mean(line)[WINDOW:-WINDOW], line[WINDOW:-WINDOW])
+
+
+@pytest.mark.parametrize("counter", ["gpu_mib", "saved_mib"])
+def test_costs_are_shares_of_ones_own_dense_inversion(counter):
+    engines = {
+        "smi": {"median": 0.5, "memory": {counter: 30.0}},
+        "smi_dense": {"median": 2.0, "memory": {counter: 120.0}},
+    }
+    record = {"metrics": {"engines": engines, "paper_gflops": 107.325}}
+    found = shares(Row({"model": "deit_tiny_patch16_224"}, {"cost": record}))
+    assert found["seconds"] == pytest.approx((25, 100 * 7.33 / 18.82))
+    assert found["FLOPs"] == pytest.approx((25.91, 25.91), abs=0.01)
+    assert found["memory"] == pytest.approx((25, 100 * 476.32 / 1118.69))
 
 
 def test_every_method_has_a_look_of_its_own_whatever_it_is_called():
