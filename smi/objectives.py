@@ -236,13 +236,20 @@ class Objective:
         """From (name, weight) or (name, weight, params) entries, lists as JSON has them included, or {name: weight}."""
         if isinstance(terms, Objective):
             return terms
+        if isinstance(terms, str) or not isinstance(terms, (Mapping, Sequence)):
+            raise InvalidSetting(f"objective is {terms!r}; allowed: a list of [name, weight, {{parameters}}]")
         made = []
         for entry in terms.items() if isinstance(terms, Mapping) else terms:
             if isinstance(entry, Term):
                 made.append(entry)
-            elif isinstance(entry, (tuple, list)) and len(entry) in (2, 3):
+            elif (
+                isinstance(entry, (tuple, list))
+                and len(entry) in (2, 3)
+                and isinstance(entry[0], str)
+                and isinstance(entry[-1] if len(entry) == 3 else {}, Mapping)
+            ):
                 name, weight, params = (*entry, {})[:3]
-                made.append(Term(name, weight, tuple(dict(params).items())))
+                made.append(Term(name, weight, tuple(params.items())))
             else:
                 raise InvalidSetting(f"objective entry {entry!r}; allowed: [name, weight, {{parameters}}]")
         return cls(tuple(made))

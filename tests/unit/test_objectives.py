@@ -210,6 +210,10 @@ def test_an_objective_says_what_it_needs():
         ([("tv_l2_target", 1.0, {"low": "much"})], "low is 'much'; allowed: a finite number"),
         ([("adaptive", 1.0, {"temperature": 0})], "temperature is 0; allowed: a number above 0"),
         (["tv_l2"], "objective entry 'tv_l2'; allowed"),
+        ([["tv_l2", 1.0, 3]], r"objective entry \['tv_l2', 1.0, 3\]; allowed"),
+        ([[["tv_l2"], 1.0]], "objective entry .*; allowed"),
+        ("tv_l2", "objective is 'tv_l2'; allowed: a list"),
+        (5, "objective is 5; allowed: a list"),
         ([], "needs at least one loss term"),
     ],
 )
