@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,11 @@ from types import SimpleNamespace
 from bench import causes
 from bench.store import FOLDERS, SCHEMA, Store
 from bench.task import Task
+from bench.tasks import KINDS
 from bench.worker import run_task
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
 
 
 def documented_fields() -> set[str]:
@@ -53,3 +56,15 @@ def test_schema_folders_and_causes_are_named():
     assert all(f"`{folder}/" in TEXT for folder in FOLDERS)
     named = (value for name, value in vars(causes).items() if name.isupper() and isinstance(value, str))
     assert all(f"`{cause}`" in TEXT for cause in named)
+
+
+def test_every_kind_of_task_and_every_published_metric_is_named():
+    assert [kind for kind in KINDS if f"| `{kind}` |" not in TEXT] == []
+    metrics = {
+        f"{record['kind']}: {name}"
+        for path in (ROOT / "results").glob("*/records/*-*.json")
+        for record in [json.loads(path.read_text(encoding="utf-8"))]
+        for name in record["metrics"]
+        if f"`{name}`" not in TEXT
+    }
+    assert metrics == set()
