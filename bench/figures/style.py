@@ -46,6 +46,8 @@ LOOKS: dict[str, tuple[str, str, str]] = {  # colour, marker, line
     "noise_random_patches": (GREY, "P", ":"),
     "gaussian_noise": (GREY, "X", ":"),
     "real": (GREEN, "*", "-."),
+    "dense_random_patches": (SKY, "o", ":"),
+    "real_random_patches": (ORANGE, "*", ":"),
 }
 SPARE = tuple(itertools.product((GREEN, PURPLE, ORANGE, SKY, BLACK, BLUE, VERMILION), ("^", "D", "v", "P")))
 

@@ -31,8 +31,8 @@ Top-1 (%) is that of the student on whole test pictures, after the last step: me
 seeds (n) of images, student and draws; the teacher is the same for all seeds. Every row has as many steps and as many
 images. Patches are those that teacher and student are shown of an image while the student learns: the inverted ones,
 or, for controls through random patches, as many drawn anew each time. Seconds of images are of the inversions behind
-one pool, optimisation alone; seconds of steps are of the transfer without its evaluations. Both are by the clock, with
-as many tasks side by side on the machine as there were: compare them within the table, not with other machines."""
+one pool, optimisation alone; seconds of steps are of the transfer without its evaluations. Both are by the clock
+and include whatever else the machine did: where rows of equal work differ, it was shared. Table 3 has the costs."""
 
 READING = """\
 Read every row against its controls. `control: dense, random patches` and `control: noise, random patches` say what
