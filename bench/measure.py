@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import os
 import resource
 import statistics
 import sys
@@ -187,7 +188,12 @@ def measure(request: Request) -> dict[str, Any]:
                 seconds[engine].append(taken)
         if repetition + 1 >= MINIMUM and time.perf_counter() - began > SECONDS:
             break
-    answer = {"seconds": seconds, "threads": torch.get_num_threads(), "stages": []}
+    answer = {
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
+        "stages": [],
+    }
     answer["parts"] = _parts(built["smi"], request)
     del built
     for kept in request.stages:

@@ -85,6 +85,7 @@ def _page(sheet: Sheet, device: str) -> str:
         f"# Cost of an iteration on {device}" + ("" if on_gpu else f", threads: {threads}"),
         markdown([_row(sheet, record) for record in records]),
         NOTES,
+        load(records),
         MEMORY_GPU if on_gpu else MEMORY_CPU,
         "## Ratios and goals",
         _goals(records),
@@ -106,6 +107,21 @@ def _done(sheet: Sheet) -> list[dict[str, Any]]:
         if record is not None and record["status"] == "done":
             found.append({**record, "cell": entry["cell"]})
     return found
+
+
+def load(records: Sequence[Record]) -> str:
+    """How busy the machine was, in a sentence: what a reader must know before trusting absolute speeds."""
+    loads = [record["metrics"]["load"] for record in records if "load" in record["metrics"]]
+    if len(loads) < len(records):
+        return "How busy the machine was is not on record. Ratios were measured in turns; do not trust absolute speeds."
+    most, cores = max(loads), max(record["cpus"] for record in records)
+    said = f"The machine's load average was {min(loads):.1f} to {most:.1f} on {cores} cores while this was measured"
+    if records[0]["device_type"] == "gpu" or most <= cores + 0.5:
+        return said + "."
+    return (
+        said
+        + ": **other work ran beside it**. Ratios were measured in turns and hold; absolute speeds are too low."
+    )
 
 
 def row_of_speed(record: Record) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import smi
 from bench import models, paper
-from bench.tables.cost import TITLES, row_of_speed
+from bench.tables.cost import TITLES, load, row_of_speed
 from bench.tables.parts import NOTHING, difference, figure, footer, markdown, status
 from bench.tables.published import Sheet
 
@@ -25,13 +25,14 @@ def _gflops(name: str, resolution: int) -> float:
 
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
-    rows, per_image = [], {}
+    rows, per_image, done = [], {}, []
     for entry in sheet.cells:
         cell, tasks = entry["cell"], entry["tasks"]
         state = status(tasks, "cost", sheet.records)
         record = sheet.records.get(tasks.get("cost", ""), {})
         where = {"model": cell["model"], "resolution": cell["resolution"]}
         reported = paper.figure("table1", "gflops", **where)
+        done += [record] if state == "done" else []
         speed = row_of_speed(record) if state == "done" else {"it/s": state, "images/s": NOTHING}
         one = _gflops(cell["model"], cell["resolution"])
         many = smi.flops.PAPER_BATCH * one
@@ -61,6 +62,7 @@ def text(sheet: Sheet) -> str:
             [
                 f"# Table 1, {sheet.scale} scale ({scale}): {sheet.title[0].lower()}{sheet.title[1:]}",
                 markdown(rows),
+                *([load(done)] if done else []),
                 *([NOTES.format(per_image=vit / cnn)] if vit and cnn else []),
                 "## How this was made",
                 footer(sheet),

@@ -33,7 +33,7 @@ def run(job: Job) -> dict[str, Any]:
     """Metrics, all of the last stage unless said otherwise: engines {name: {median, least, most (seconds of an
     iteration), repetitions, iterations_per_second, images_per_second, memory (not of *_dense)}}; parts (seconds of
     forward, backward, rest); stages and average_iterations_per_second (of a whole run); FLOPs in both conventions;
-    threads."""
+    threads; load (the machine's load average over the last minute, this measurement included)."""
     settings = job.task.settings
     stages = _stages(settings)
     kept = stages[-1]["patches"] if settings["stopping"] else None
@@ -69,6 +69,7 @@ def run(job: Job) -> dict[str, Any]:
         "stages": stages,
         "average_iterations_per_second": total / sum(stage["seconds"] for stage in stages),
         "threads": timed["threads"],
+        "load": timed["load"],
         **_flops(settings, kept, total),
     }
 
