@@ -35,11 +35,12 @@ CAPTION = (
 
 
 def draw(material: Material) -> Still:
-    rows = _rows(material)
+    pairs = _pairs(material)
+    rows = [sparse for sparse, _ in pairs]
     figure = canvas(3.9, "Cost of an iteration at the last stage: DeiT/16 at 224×224", _line(rows))
     figure.get_layout_engine().set(wspace=0.06)
     shares, engines = figure.subplots(1, 2)
-    _draw_shares(shares, rows)
+    _draw_shares(shares, pairs)
     _draw_engines(engines, rows)
     first = rows[0].records["cost"]["settings"]
     return Still(
@@ -49,26 +50,32 @@ def draw(material: Material) -> Still:
     )
 
 
-def _rows(material: Material) -> list[Row]:
-    """The sparse measurements in single precision, one for each model that the paper has, smallest batch first."""
-    found: dict[str, Row] = {}
+def _pairs(material: Material) -> list[tuple[Row, Row]]:
+    """(sparse, dense) measurements in single precision of one batch size, for each model that the paper has.
+
+    Engines took turns within the sparse one; its dense partner was measured by itself, for its memory.
+    """
+    found: dict[tuple[str, int], dict[str, Row]] = {}
     for row in material.rows(GRID, "cost"):
-        settings = row.records["cost"]["settings"]
-        wanted = (
-            row.cell["method"] == SPARSE and settings["precision"] == "fp32" and row.cell["model"] in NAMES
+        settings, method = row.records["cost"]["settings"], row.cell["method"]
+        if settings["precision"] == "fp32" and row.cell["model"] in NAMES and method in (SPARSE, DENSE):
+            found.setdefault((row.cell["model"], settings["batch"]), {})[method] = row
+    chosen: dict[str, tuple[Row, Row]] = {}
+    for (model, _), pair in sorted(found.items()):  # the smallest batch first
+        if len(pair) == 2 and set(ENGINES) <= set(pair[SPARSE].metrics("cost")["engines"]):
+            chosen.setdefault(model, (pair[SPARSE], pair[DENSE]))
+    if not chosen:
+        raise NotMade(
+            f"no measured sparse inversion beside a dense one in {GRID}; measure: {material.command(GRID)}"
         )
-        if wanted and set(ENGINES) <= set(row.metrics("cost")["engines"]):
-            found.setdefault(row.cell["model"], row)
-    if not found:
-        raise NotMade(f"no measured sparse inversion in {GRID}; measure: {material.command(GRID)}")
-    rows = [found[model] for model in NAMES if model in found]
-    material.used[GRID] = rows
-    return rows
+    pairs = [chosen[model] for model in NAMES if model in chosen]
+    material.used[GRID] = [row for pair in pairs for row in pair]
+    return pairs
 
 
-def shares(row: Row) -> dict[str, tuple[float, float]]:
+def shares(sparse: Row, dense: Row) -> dict[str, tuple[float, float]]:
     """What: (ours, the paper's) of sparse as a share of dense, in %."""
-    model, engines = row.cell["model"], row.metrics("cost")["engines"]
+    model, engines = sparse.cell["model"], sparse.metrics("cost")["engines"]
 
     def reported(column: str, method: str) -> float:
         return float(paper.figure(TABLE, column, model=model, method=method))
@@ -78,11 +85,11 @@ def shares(row: Row) -> dict[str, tuple[float, float]]:
         reported("iterations_per_second", DENSE) / reported("iterations_per_second", SPARSE),
     )
     memory = (
-        _memory(engines["smi"]) / _memory(engines["smi_dense"]),
+        _memory(engines["smi"]) / _memory(dense.metrics("cost")["engines"]["smi"]),
         reported("gpu_mb", SPARSE) / reported("gpu_mb", DENSE),
     )
     flops = reported("gflops", SPARSE) / reported("gflops", DENSE)
-    ours = row.metrics("cost")["paper_gflops"] / reported("gflops", DENSE)
+    ours = sparse.metrics("cost")["paper_gflops"] / reported("gflops", DENSE)
     return {
         "seconds": tuple(100 * share for share in seconds),
         "FLOPs": (100 * ours, 100 * flops),
@@ -96,10 +103,10 @@ def _memory(engine: Mapping[str, Any]) -> float:
     return float(memory.get("gpu_mib", memory.get("saved_mib", 0.0)))
 
 
-def _draw_shares(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw_shares(axes: Axes, pairs: Sequence[tuple[Row, Row]]) -> None:
     ticks, names = [], []
-    for group, row in enumerate(rows):
-        for place, (what, (ours, theirs)) in enumerate(shares(row).items()):
+    for group, (row, dense) in enumerate(pairs):
+        for place, (what, (ours, theirs)) in enumerate(shares(row, dense).items()):
             x = group * 3.6 + place
             for shift, value, colour, hatch in ((-0.2, ours, VERMILION, ""), (0.2, theirs, "white", "////")):
                 axes.bar(x + shift, value, 0.4, color=colour, edgecolor="black", linewidth=0.6, hatch=hatch)
