@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -85,8 +86,8 @@ def test_detached_watched_interrupted_and_watched_again(lab: Lab):
     assert detached.returncode == 0, detached.stderr
     assert "submitted" in detached.stdout
 
-    shown = lab.sweep("--status").stdout
-    assert "SLURM job" in shown and "(Dependency)" in shown, "what waits is shown from any terminal"
+    # What waits is shown from any terminal; SLURM says why once its scheduler has looked at the job.
+    until(lambda: re.search(r"SLURM job .*\(Dependency\)", lab.sweep("--status").stdout))
 
     until(lambda: lab.trace("start"))
     watching = lab.start("--executor", "slurm")
