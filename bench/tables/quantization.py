@@ -36,7 +36,9 @@ weight gradients, which inversion never uses), times 128 images. The paper's spa
 alone (46 patches and CLS); "average over the run" weighs every stage by its iterations. Exact GMACs are of one
 image's forward pass in the last stage, with attention and without norms. What PSAQ-ViT's own loss costs is in
 neither. "77%" is 1 - 46/196 = 76.5%. Iterations per second (in the last stage, fp32) and memory are measured by
-experiments/cost.yaml; what it has not measured on this machine says "not run"."""
+experiments/cost.yaml; what it has not measured on this machine says "not run".
+Absolute speeds depend on what else the machine was doing; ratios to the published way, measured in turns, are in
+results/cost/."""
 
 ACCURACY_NOTES = """\
 W4/A8 is 4-bit weights and 8-bit activations. Top-1 (%) is mean ± sample standard deviation over seeds (n) of the
