@@ -1,8 +1,15 @@
 """Fixtures that several rooms of the tests share. Models are tiny: behaviour does not depend on their size."""
 
+import signal
+
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
+
+# Whoever starts the tests in the background (nohup, cron, a script's `&`) hands down an ignored SIGINT, and every
+# process that the tests start would be deaf to Ctrl-C. A handler is not inherited: they begin with the default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
