@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from bench.errors import BenchError
@@ -20,6 +21,32 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise BenchError(f"{message} (--help lists the options)")
+
+    def add_places(self) -> None:
+        """The options that say where work, tables, data and weights lie."""
+        add = self.add_argument
+        add(
+            "--store",
+            type=Path,
+            default=Path("runs"),
+            metavar="DIR",
+            help="where work is kept (default: runs)",
+        )
+        add(
+            "--results",
+            type=Path,
+            default=Path("results"),
+            metavar="DIR",
+            help="where tables go (default: results)",
+        )
+        add("--imagenet", type=Path, metavar="DIR", help="ImageNet's folder, short for --data imagenet=DIR")
+        add("--data", action="append", default=[], metavar="NAME=DIR", help="folder of a data set")
+        add(
+            "--checkpoints",
+            type=Path,
+            metavar="DIR",
+            help="local weights: <timm model name>.safetensors or .pth",
+        )
 
 
 def exit_code(main: Callable[[], int]) -> int:

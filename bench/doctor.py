@@ -205,26 +205,7 @@ def conclusion(checks: list[Check]) -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("bench.doctor", "What this machine can run, and what to do about each lack.")
-    add = parser.add_argument
-    add(
-        "--store",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="where sweeps keep work (default: runs)",
-    )
-    add(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="where tables go (default: results)",
-    )
-    add("--imagenet", type=Path, metavar="DIR", help="ImageNet's folder, short for --data imagenet=DIR")
-    add("--data", action="append", default=[], metavar="NAME=DIR", help="folder of a data set")
-    add(
-        "--checkpoints", type=Path, metavar="DIR", help="local weights: <timm model name>.safetensors or .pth"
-    )
+    parser.add_places()
     return parser.parse_args(argv)
 
 

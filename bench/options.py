@@ -39,19 +39,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--grid", type=Path, required=True, metavar="FILE", help="the grid, e.g. experiments/table3.yaml")
     add("--scale", help=f"which of the grid's scales to run (default: {DEFAULT_SCALE})")
-    add("--store", type=Path, default=Path("runs"), metavar="DIR", help="where work is kept (default: runs)")
-    add(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="where tables go (default: results)",
-    )
-    add("--imagenet", type=Path, metavar="DIR", help="ImageNet's folder, short for --data imagenet=DIR")
-    add("--data", action="append", default=[], metavar="NAME=DIR", help="folder of a data set")
-    add(
-        "--checkpoints", type=Path, metavar="DIR", help="local weights: <timm model name>.safetensors or .pth"
-    )
+    parser.add_places()
     add("--device", help="torch device (default: the GPU if there is one, else cpu)")
     add("--executor", choices=executors.NAMES, help="how to run tasks (default: chosen, and said)")
     add("--jobs", type=_positive, metavar="N", help="run N tasks at a time on this machine")

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import executors, grid, plan, provenance, tables
+from bench import atomic, executors, grid, plan, provenance, tables
 from bench.executors.protocol import Context
 from bench.plan import CellTasks
-from bench.store import Store, seal
+from bench.store import Store, identity, seal
 from bench.task import Sources, Task
 
 CELLS = 10_000
@@ -100,20 +100,8 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 def _fill(store: Store, tasks: tuple[Task, ...]) -> None:
     """A record of every task, as if all had been done."""
-    from bench import atomic
-    from bench.store import SCHEMA
-
     frame = {**provenance.origin("cpu"), "started": "", "finished": "2000-01-01", "seconds": 1.0, "log": ""}
     for task in tasks:
-        identity = {
-            "schema": SCHEMA,
-            "kind": task.kind,
-            "key": task.key,
-            "label": task.label,
-            "version": task.version,
-            "settings": dict(task.settings),
-            "inputs": {name: needed.key for name, needed in task.inputs.items()},
-        }
         done = {
             "status": "done",
             "artifacts": {},
@@ -121,7 +109,7 @@ def _fill(store: Store, tasks: tuple[Task, ...]) -> None:
             "error": None,
             "slurm_job_id": None,
         }
-        atomic.write_json(store.record_path(task), seal({**frame, **done, **identity}))
+        atomic.write_json(store.record_path(task), seal({**frame, **done, **identity(task)}))
 
 
 def _overhead(store: Store) -> float:

@@ -178,16 +178,7 @@ class Store:
         shutil.rmtree(self.checkpoint(task).parent, ignore_errors=True)
 
     def _write_record(self, task: Task, record: Mapping[str, Any]) -> None:
-        identity = {
-            "schema": SCHEMA,
-            "kind": task.kind,
-            "key": task.key,
-            "label": task.label,
-            "version": task.version,
-            "settings": dict(task.settings),
-            "inputs": {name: needed.key for name, needed in task.inputs.items()},
-        }
-        atomic.write_json(self.record_path(task), seal({**record, **identity}), self.root / "tmp")
+        atomic.write_json(self.record_path(task), seal({**record, **identity(task)}), self.root / "tmp")
 
     def _sweep_out(self) -> None:
         now = time.time()
@@ -197,6 +188,19 @@ class Store:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             except OSError:
                 continue
+
+
+def identity(task: Task) -> Record:
+    """The fields of a record that say which task it is of."""
+    return {
+        "schema": SCHEMA,
+        "kind": task.kind,
+        "key": task.key,
+        "label": task.label,
+        "version": task.version,
+        "settings": dict(task.settings),
+        "inputs": {name: needed.key for name, needed in task.inputs.items()},
+    }
 
 
 def failure_of(finding: Finding) -> str:
