@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import devices, executors, plan, reports, survey
+from bench import devices, executors, pipelines, plan, reports, survey, tables
 from bench.causes import is_a
 from bench.errors import BenchError, StoreError
 from bench.executors.protocol import BLOCKED, FAILED, Context, Executor
@@ -41,13 +41,16 @@ class Suite:
 
     build: Callable[[Grid, str, Sources], Cells]
     render: Callable[[Grid, str, Cells, Store, Path, dict[str, Any]], Path]
-    kinds: Mapping[str, Any] | None = None  # None: bench.tasks.KINDS, imported where tasks run
+    kinds: Mapping[str, Any] | None = None  # None: bench.tasks.KINDS
+
+
+PAPER_SUITE = Suite(pipelines.build, tables.render)  # this project's own
 
 
 def main(arguments: Sequence[str] | None = None, suite: Suite | None = None) -> int:
     """The command line. Returns the exit code: 0 all done, 1 something failed, 2 bad input, 130 stopped."""
     try:
-        return Sweep(parse(arguments), suite or paper_suite()).run()
+        return Sweep(parse(arguments), suite or PAPER_SUITE).run()
     except BenchError as error:
         print(f"error: {one_line(str(error), 2000)}", file=sys.stderr)
         return BAD_INPUT
@@ -199,17 +202,18 @@ class Sweep:
 
     def _build(self, sources: Sources) -> Cells:
         """Every cell with its tasks. Raises BenchError for whatever the grid or its sources get wrong."""
-        kinds = self.suite.kinds if self.suite.kinds is not None else _own_kinds()
-        for kind in self.spec.resources:
-            if kind not in kinds:  # a typing error would go without the resources meant for it
-                place = ("scales", self.scale, "resources", kind)
-                raise self.grid.error(place, f"unknown kind of task {kind!r}", kinds)
         try:
-            return self.suite.build(self.grid, self.scale, sources)
+            cells = self.suite.build(self.grid, self.scale, sources)
         except Exception as error:
             if is_a(error, "smi.errors", "SmiError"):
                 raise BenchError(f"{self.grid.path}: {error}") from error
             raise
+        kinds = self.suite.kinds or _own_kinds()
+        for kind in self.spec.resources:
+            if kind not in kinds:  # a typing error would go without the resources meant for it
+                place = ("scales", self.scale, "resources", kind)
+                raise self.grid.error(place, f"unknown kind of task {kind!r}", kinds)
+        return cells
 
     def _render(self, cells: Cells) -> Path:
         """Write the grid's table from the records that there are."""
@@ -259,15 +263,8 @@ class Sweep:
             print(line, flush=True)
 
 
-def paper_suite() -> Suite:
-    """This project's own: its pipelines, tables and kinds of task."""
-    from bench import pipelines, tables  # heavy, and not needed to refuse a bad command line
-
-    return Suite(pipelines.build, tables.render)
-
-
 def _own_kinds() -> Mapping[str, Any]:
-    from bench.tasks import KINDS
+    from bench.tasks import KINDS  # heavy (torch): not before the grid has been read
 
     return KINDS
 

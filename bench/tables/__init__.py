@@ -7,7 +7,8 @@ To add a table, write a module with `text(sheet) -> str` and name it here by its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +17,20 @@ from bench.errors import BenchError
 from bench.grid import Grid
 from bench.plan import CellTasks
 from bench.store import Store
-from bench.tables import (
-    cost,
-    deviations,
-    gallery,
-    index,
-    inefficiency,
-    iterations,
-    published,
-    quantization,
-    smoke,
-    transfer,
-)
+from bench.tables import index, published
 from bench.tables.published import Sheet
 
-TABLES: dict[str, Callable[[Sheet], str]] = {
-    "quantization": quantization.text,
-    "deviations": deviations.text,
-    "gallery": gallery.text,
-    "transfer": transfer.text,
-    "smoke": smoke.text,
-    "cost": cost.text,
-    "inefficiency": inefficiency.text,
-    "iterations": iterations.text,
-}
-PAGES: dict[str, Callable[[Sheet], dict[Path, str]]] = {  # further pages: path below results/ -> text
-    "cost": cost.pages,
-}
+TABLES = (  # experiments, each the name of its module here, imported when its table is written: pandas takes seconds
+    "quantization",
+    "deviations",
+    "gallery",
+    "transfer",
+    "smoke",
+    "cost",
+    "inefficiency",
+    "iterations",
+)
+WITH_PAGES = ("cost",)  # whose modules have `pages(sheet) -> {path below results/: text}` as well
 
 
 def render(
@@ -64,12 +52,14 @@ def render(
 
 
 def write(sheet: Sheet, results: Path) -> Path:
-    """Write one table from what is published."""
+    """Write one table from what is published, returning the table's path."""
     if sheet.experiment not in TABLES:
         raise BenchError(f"no table for the experiment {sheet.experiment!r}; known: {', '.join(TABLES)}")
+    module = import_module(f"{__name__}.{sheet.experiment}")
     path = results / sheet.scale / published.file_name(sheet)
-    atomic.write_text(path, TABLES[sheet.experiment](sheet))
-    for page, text in PAGES.get(sheet.experiment, lambda _: {})(sheet).items():
-        (results / page).parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(results / page, text)
+    atomic.write_text(path, module.text(sheet))
+    if sheet.experiment in WITH_PAGES:
+        for page, text in module.pages(sheet).items():
+            (results / page).parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_text(results / page, text)
     return path

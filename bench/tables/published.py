@@ -21,10 +21,8 @@ from bench.task import Task
 
 # Of no use to a reader, or nobody's business: where on which machine it ran.
 PRIVATE = ("host", "log", "digest", "slurm_job_id", "slurm")
-
-
 SHOW_COSTS = ("quantization",)  # experiments whose tables show measured costs
-TABLES = {"kd": "table4"}  # grid -> the name its table has in the paper, where that is another
+PAPER_NAMES = {"kd": "table4"}  # grid -> the name its table has in the paper, where that is another
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def publish(
 
 def file_name(sheet: Sheet) -> str:
     """Of the grid's table, below results/<scale>/."""
-    return f"{TABLES.get(sheet.grid, sheet.grid)}.md"
+    return f"{PAPER_NAMES.get(sheet.grid, sheet.grid)}.md"
 
 
 def sheets(results: Path) -> list[Sheet]:

@@ -36,6 +36,15 @@ assert small(torch.rand(2, 3, 16, 16)).shape == (2, 5)
 assert smi.flops.exact_gmacs(model) > 0
 print("worked")
 """
+REFUSE_WITHOUT = """
+import sys
+
+for name in ("torch", "timm", "pandas", "sklearn", "matplotlib"):
+    sys.modules[name] = None
+from bench.sweep import main
+
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def imported_by(path: Path) -> set[str]:
@@ -71,3 +80,22 @@ def test_smi_works_where_nothing_else_is_installed():
     command = [sys.executable, "-c", USE_SMI_WITHOUT, ",".join(ONLY_FOR_BENCH)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "worked", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--grid", "nowhere.yaml"], "no such file"),
+        (["--grid", "{grid}"], "unknown experiment 'quantisation'"),
+        (["--grid", "experiments/smoke.yaml", "--scale", "huge"], "unknown scale 'huge'"),
+        (["--grid", "experiments/smoke.yaml", "--data", "cifar10=nowhere"], "no folder"),
+        (["--grid", "experiments/smoke.yaml", "--job", "2"], "unrecognized arguments"),
+    ],
+)
+def test_what_is_refused_is_refused_before_anything_heavy_is_imported(options, words, tmp_path):
+    grid = tmp_path / "table3.yaml"
+    text = (ROOT / "experiments" / "table3.yaml").read_text(encoding="utf-8")
+    grid.write_text(text.replace("experiment: quantization", "experiment: quantisation"), encoding="utf-8")
+    command = [sys.executable, "-c", REFUSE_WITHOUT, *(option.format(grid=grid) for option in options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and words in done.stderr
