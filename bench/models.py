@@ -1,4 +1,4 @@
-"""Models by name, offline first: our micro ViT of the digits scale, or any timm VisionTransformer.
+"""Models by name, offline first: our own small ViTs of the digits and CIFAR scales, or any timm VisionTransformer.
 
 A model is first described (`describe`: JSON values that go into the settings of its teacher task: architecture,
 and where weights come from by content), then made (`create`), and once made kept as an artifact
@@ -37,11 +37,15 @@ _DIGITS_VIT: dict[str, Any] = {
     "num_heads": 4,
     "mlp_ratio": 4.0,
 }
+_CIFAR_VIT: dict[str, Any] = {**_DIGITS_VIT, "in_chans": 3, "embed_dim": 192, "depth": 9, "num_heads": 6}
 # Our own architectures; anything else is looked up in timm. No weights: a teacher task trains them.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "digits_vit": _DIGITS_VIT,
     "digits_vit_patch8": {**_DIGITS_VIT, "patch_size": 8},
+    "cifar_vit": _CIFAR_VIT,
+    "cifar_vit_small": {**_CIFAR_VIT, "embed_dim": 96, "depth": 4, "num_heads": 3},
 }
+SEED_MARK = "@"  # `cifar_vit_small@1`: that architecture, trained from seed 1
 
 
 def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any]:
@@ -50,8 +54,9 @@ def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any
     Own architectures give {"name", "architecture"}, timm models {"name", "weights": {"sha256"} or {"hub"}};
     weights=False leaves the weights out (for costs, which do not depend on them).
     """
-    if name in ARCHITECTURES:
-        return {"name": name, "architecture": dict(ARCHITECTURES[name])}
+    own, _ = split_seed(name)
+    if own in ARCHITECTURES:
+        return {"name": own, "architecture": dict(ARCHITECTURES[own])}
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, [*ARCHITECTURES, *timm.list_models()], n=3)
         hint = f"; near it: {', '.join(near)}" if near else ""
@@ -65,6 +70,19 @@ def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any
             )  # a damaged file is refused before any work depends on it
         described["weights"] = {"hub": where} if kind == "hub" else {"sha256": file_sha256(where)}
     return described
+
+
+def split_seed(name: str) -> tuple[str, int | None]:
+    """`cifar_vit_small@1` -> (architecture, seed of its training); None where none is named."""
+    own, mark, seed = name.partition(SEED_MARK)
+    if not mark:
+        return own, None
+    if own not in ARCHITECTURES or not seed.isdecimal():
+        raise BenchError(
+            f"model {name!r}: {SEED_MARK} names the seed that one of our own models is trained from; allowed: "
+            f"a whole number after {', '.join(ARCHITECTURES)}"
+        )
+    return own, int(seed)
 
 
 def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.Module:

@@ -1,7 +1,7 @@
-"""Training a teacher from scratch: AdamW, cosine with warm-up, clipped gradients, random shifts.
+"""Training a teacher from scratch: AdamW, cosine with warm-up, clipped gradients, random shifts and flips.
 
-Deterministic and resumable at any step: the order of the pictures and their shifts are drawn from the seed and
-the step alone, so a checkpoint is the model, the optimiser and the step.
+Deterministic and resumable at any step: the order of the pictures, their shifts and flips are drawn from the seed
+and the step alone, so a checkpoint is the model, the optimiser and the step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ DEFAULTS: dict[str, Any] = {
     "warmup": 0.1,  # share of the steps
     "clip": 1.0,  # norm of all gradients
     "shift": 2,  # pixels, up to which a picture is moved in each direction
+    "flip": 0.0,  # probability of mirroring a picture left-right
+    "label_smoothing": 0.0,
+    "precision": "fp32",  # or "bf16": autocast; weights and their moments stay float32
 }
+CHOICES = {"precision": ("fp32", "bf16")}
+# Part of what `expand` gives only where they are not the default: results from before they were there stay valid.
+LATER = ("flip", "label_smoothing", "precision")
 
 
 def expand(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,6 +44,11 @@ def expand(settings: Mapping[str, Any]) -> dict[str, Any]:
         if key not in DEFAULTS:
             raise BenchError(f"teacher training: unknown setting {key!r}; allowed: {', '.join(DEFAULTS)}")
         wanted = DEFAULTS[key]
+        if key in CHOICES:
+            if value not in CHOICES[key]:
+                allowed = ", ".join(CHOICES[key])
+                raise BenchError(f"teacher training: {key} is {value!r}; allowed: {allowed}")
+            continue
         whole = isinstance(wanted, int)
         numbers = value if isinstance(wanted, tuple) else [value]
         if not isinstance(numbers, (list, tuple)) or any(
@@ -48,7 +59,11 @@ def expand(settings: Mapping[str, Any]) -> dict[str, Any]:
     settings = {**DEFAULTS, **settings}
     if min(settings["epochs"], settings["batch_size"]) < 1:
         raise BenchError("teacher training: epochs and batch_size must be at least 1")
-    return settings | {"betas": list(settings["betas"])}
+    for key in ("flip", "label_smoothing"):
+        if settings[key] > 1:
+            raise BenchError(f"teacher training: {key} is {settings[key]!r}; allowed: 0 to 1")
+    chosen = settings | {"betas": list(settings["betas"])}
+    return {k: v for k, v in chosen.items() if k not in LATER or v != DEFAULTS[k]}
 
 
 def train(
@@ -67,9 +82,13 @@ def train(
 ) -> float:
     """Train `model` in place on pictures [N, C, H, W] in [0, 1] and labels [N]; returns the last loss, smoothed.
 
+    settings: as `expand` gives them.
+
     An existing checkpoint is continued. Raises smi.Interrupted, with the state saved, when told to stop.
     """
+    settings = {**DEFAULTS, **settings}
     count, batch = len(labels), settings["batch_size"]
+    half = settings["precision"] == "bf16"
     steps_per_epoch = count // batch
     if not steps_per_epoch:
         raise BenchError(
@@ -95,9 +114,15 @@ def train(
         epoch, place = divmod(step, steps_per_epoch)
         order = torch.randperm(count, generator=seeded(seed, 0, epoch))
         chosen = order[place * batch : (place + 1) * batch]
-        shifted = random_shift(pictures[chosen], settings["shift"], seeded(seed, 1, step))
-        logits = model(normalise(shifted.to(device)))
-        loss = F.cross_entropy(logits, labels[chosen].to(device))
+        generator = seeded(seed, 1, step)
+        shown = random_shift(pictures[chosen], settings["shift"], generator)
+        if settings["flip"]:
+            shown = random_flip(shown, settings["flip"], generator)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            logits = model(normalise(shown.to(device)))
+        loss = F.cross_entropy(
+            logits.float(), labels[chosen].to(device), label_smoothing=settings["label_smoothing"]
+        )
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
@@ -170,3 +195,9 @@ def random_shift(pictures: Tensor, most: int, generator: torch.Generator) -> Ten
     columns = moves[1][:, None] + torch.arange(width)
     which = torch.arange(count)[:, None, None]
     return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def random_flip(pictures: Tensor, chance: float, generator: torch.Generator) -> Tensor:
+    """Mirror each picture [N, C, H, W] left-right with this probability."""
+    mirrored = torch.rand(len(pictures), 1, 1, 1, generator=generator) < chance
+    return torch.where(mirrored, pictures.flip(3), pictures)

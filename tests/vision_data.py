@@ -52,6 +52,6 @@ def folders(
         for shade, name in enumerate(classes):
             (root / split / name).mkdir(parents=True)
             for index in range(each):
-                colour = (80 * shade, 20 * index, len(split) * 20)
+                colour = (80 * shade % 256, 20 * index % 256, len(split) * 20)
                 Image.new("RGB", (size + 8, size), colour).save(root / split / name / f"{index}.jpg")
     return root

@@ -60,7 +60,7 @@ class Settings(Strict):
     """The settings of one scale that make its images. Recipes and schedules are named; methods refer to them."""
 
     teacher: dict[str, Any] = {}  # bench.training.DEFAULTS, for models that are trained here
-    teacher_seed: int = 0
+    teacher_seed: int = 0  # of a model whose name does not say it (bench.models.split_seed)
     datasets: dict[str, dict[str, Any]] = {}  # e.g. imagenet: {crop_pct: 0.875}
     images: Images = Images()
     recipes: dict[str, dict[str, Any]] = {}  # recipe -> what this scale changes in it
@@ -135,9 +135,10 @@ class Workshop:
                 raise self.grid.error((*self.here, "axes", "model"), message)
             settings: dict[str, Any] = {"model": models.describe(model, self.sources)}
             if "architecture" in settings["model"]:
+                _, seed = models.split_seed(model)
                 settings |= {
                     "training": training.expand(self.settings.teacher),
-                    "seed": self.settings.teacher_seed,
+                    "seed": self.settings.teacher_seed if seed is None else seed,
                     "train": self.split(dataset, "train"),
                     "validation": self.split(dataset, "validation"),
                 }

@@ -11,7 +11,7 @@ from typing import Any
 import smi
 from bench import models
 from bench.datasets import open_split
-from bench.task import Job
+from bench.task import Job, canonical_json
 from bench.tasks.images import FILE
 from bench.tasks.scoring import compare
 
@@ -33,4 +33,5 @@ def run(job: Job) -> dict[str, Any]:
     )
     test = open_split(settings["test"], data, job.sources)
     keep_zero = "keep_zero" in deviations  # the published code normalises test pictures so, too
-    return compare(model, quantized, test, job.device, job.progress, job.should_stop, keep_zero)
+    identity = canonical_json([job.task.inputs["teacher"].key, settings["test"], keep_zero, job.device])
+    return compare(model, quantized, test, job.device, job.progress, job.should_stop, keep_zero, identity)

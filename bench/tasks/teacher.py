@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bench import fine_tuning, models, training
-from bench.datasets import open_split
+from bench.datasets import in_memory, open_split
 from bench.task import Job
 from bench.tasks.scoring import top1
 from smi.vit import normalisation
@@ -34,8 +34,7 @@ def run(job: Job) -> dict[str, Any]:
 def _train(model: torch.nn.Module, job: Job) -> dict[str, Any]:
     settings = job.task.settings
     size = {"input_size": (model.patch_embed.proj.in_channels, *model.patch_embed.img_size)}
-    train = open_split(settings["train"], size, job.sources)
-    pictures, labels = train.tensors
+    pictures, labels = in_memory(open_split(settings["train"], size, job.sources)).tensors
     models.set_data_config(
         model, pictures.mean((0, 2, 3)).tolist(), pictures.std((0, 2, 3), correction=0).tolist()
     )

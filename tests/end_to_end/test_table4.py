@@ -160,7 +160,7 @@ def test_a_teacher_of_ones_own_is_taken_as_it_is(paper):
 
 def test_missing_data_and_weights_are_one_line_before_any_work(paper, capsys, monkeypatch):
     monkeypatch.setenv("SMI_DATA_CACHE", str(paper.folder / "cache"))
-    monkeypatch.setattr("bench.vision_datasets._download", lambda fetch, folder: "offline")
+    monkeypatch.setattr("bench.datasets.places._download", lambda fetch, folder: "offline")
     weights = paper.options[-2:]
     assert paper("--scale", "paper", "--allow-cpu", *weights) == 2
     error = capsys.readouterr().err.strip()

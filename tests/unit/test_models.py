@@ -55,6 +55,19 @@ def test_initialisation_depends_on_the_seed_alone():
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
+def test_a_name_may_carry_the_seed_of_the_training():
+    assert models.split_seed("cifar_vit_small@12") == ("cifar_vit_small", 12)
+    assert models.split_seed("digits_vit") == ("digits_vit", None)
+    assert models.describe("cifar_vit_small@1", Sources()) == models.describe("cifar_vit_small@0", Sources())
+    assert models.outline("cifar_vit_small@1").embed_dim == 96
+
+
+@pytest.mark.parametrize("name", ["digits_vit@", "digits_vit@-1", "digits_vit@x", f"{TINY}@1", "@0"])
+def test_a_seed_that_names_no_training_is_refused(name):
+    with pytest.raises(BenchError, match="seed that one of our own models is trained from"):
+        models.describe(name, Sources())
+
+
 def test_an_outline_has_the_shape_and_costs_nothing():
     model = models.outline(TINY)
     assert model.patch_embed.num_patches == 196

@@ -14,10 +14,10 @@ def data():
     return torch.rand(24, 3, 16, 16, generator=generator), torch.randint(0, 5, (24,), generator=generator)
 
 
-def run(model, data, path, seed=0, stop_after=None, **options):
-    """Train for 3 epochs of 3 steps; returns the steps that were reported."""
+def run(model, data, path, seed=0, stop_after=None, changes=None, **options):
+    """Train for 3 epochs of 3 steps; returns the steps that were reported. changes: of the settings."""
     seen = []
-    settings = training.expand({"epochs": 3, "batch_size": 8, "shift": 1})
+    settings = training.expand({"epochs": 3, "batch_size": 8, "shift": 1, **(changes or {})})
     training.train(
         model,
         *data,
@@ -96,6 +96,9 @@ def test_shifts_move_pictures_and_let_black_in():
         {"lr": -1},
         {"betas": 0.9},
         {"batch_size": True},
+        {"flip": 1.5},
+        {"label_smoothing": -0.1},
+        {"precision": "fp16"},
     ],
 )
 def test_senseless_settings_are_refused(settings):
@@ -105,4 +108,24 @@ def test_senseless_settings_are_refused(settings):
 
 def test_settings_are_written_out_in_full():
     assert training.expand({"betas": (0.8, 0.9)})["betas"] == [0.8, 0.9]
-    assert set(training.expand({})) == set(training.DEFAULTS)
+    assert set(training.expand({})) == set(training.DEFAULTS) - set(training.LATER)
+    flipped = training.expand({"flip": 0.5, "precision": "bf16", "label_smoothing": 0.0})
+    assert flipped["flip"] == 0.5 and flipped["precision"] == "bf16" and "label_smoothing" not in flipped
+
+
+def test_flips_mirror_some_pictures_whole():
+    pictures = torch.arange(400 * 8.0).reshape(400, 1, 2, 4)
+    shown = training.random_flip(pictures, 0.5, torch.Generator().manual_seed(0))
+    same = (shown == pictures).flatten(1).all(1)
+    mirrored = (shown == pictures.flip(3)).flatten(1).all(1)
+    assert (same ^ mirrored).all() and 120 < int(mirrored.sum()) < 280
+    assert torch.equal(training.random_flip(pictures, 1.0, torch.Generator()), pictures.flip(3))
+
+
+def test_bf16_keeps_weights_in_float32_and_changes_what_is_learnt(tmp_path, tiny_vit, data):
+    first, second = tiny_vit(), tiny_vit()
+    second.load_state_dict(first.state_dict())
+    run(first, data, tmp_path / "a")
+    run(second, data, tmp_path / "b", changes={"precision": "bf16", "flip": 0.5, "label_smoothing": 0.1})
+    assert {p.dtype for p in second.parameters()} == {torch.float32}
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

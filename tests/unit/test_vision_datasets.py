@@ -1,14 +1,14 @@
 """CIFAR, Flowers and folders of pictures by class: splits, labels, where they are looked for, what is refused."""
 
 import pickle
+from pathlib import Path
 
 import numpy
 import pytest
 import torch
 from vision_data import cifar, flowers, folders
 
-from bench import vision_datasets
-from bench.datasets import batches, fingerprint, open_dataset, open_split
+from bench.datasets import batches, fingerprint, open_dataset, open_split, places
 from bench.errors import BenchError, MissingData
 from bench.task import Sources
 
@@ -122,6 +122,31 @@ def test_folders_of_pictures_by_class(tmp_path):
     assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
+def test_cifar_as_pictures_says_so_and_is_sized_as_the_arrays_are(tmp_path):
+    names = [f"class{index}" for index in range(10)]
+    sources = Sources(data={"cifar10": folders(tmp_path, each=10, classes=names)})
+    named = fingerprint("cifar10", {}, "test", sources)
+    assert named["form"] == "JPEG copies"
+    assert "form" not in fingerprint(
+        "cifar10", {}, "test", Sources(data={"cifar10": cifar(tmp_path / "a", 10)})
+    )
+    split = open_split(named, {"input_size": (3, 32, 32)}, sources)
+    assert open_split(named, {"input_size": (3, 32, 32)}, sources) is split, "decoded once a process"
+    pictures, labels = split.tensors
+    assert pictures.shape == (100, 3, 32, 32) and labels.bincount().tolist() == [10] * 10
+    with pytest.raises(BenchError, match="holds 10 class folders, not 100"):
+        open_dataset("cifar100", {}, Sources(data={"cifar100": tmp_path}))
+
+
+def test_a_split_may_be_asked_for_some_classes_alone(tmp_path):
+    sources = Sources(data={"cifar10": cifar(tmp_path, 10, test=30)})
+    named = fingerprint("cifar10", {}, "test", sources) | {"classes": [2, 7]}
+    pictures, labels = open_split(named, {"input_size": (3, 32, 32)}, sources).tensors
+    whole = open_dataset("cifar10", {}, sources).split("test", {"input_size": (3, 32, 32)})
+    assert sorted(set(labels.tolist())) == [2, 7]
+    assert len(pictures) == sum(label in (2, 7) for _, label in whole)
+
+
 def test_folders_that_make_no_data_set_are_refused(tmp_path):
     one = Sources(data={"mine": folders(tmp_path / "one", classes=("ant",))})
     with pytest.raises(BenchError, match="holds 1 class folders; at least 2"):
@@ -149,11 +174,7 @@ def test_what_is_not_here_says_what_to_put_where(name, layout):
     with pytest.raises(MissingData) as raised:
         open_dataset(name, {}, Sources())
     message = str(raised.value)
-    assert (
-        f"--data {name}=DIR" in message
-        and layout in message
-        and str(vision_datasets.cache_folder()) in message
-    )
+    assert f"--data {name}=DIR" in message and layout in message and str(places.cache_folder()) in message
     assert "\n" not in message
 
 
@@ -167,7 +188,7 @@ def test_the_cache_comes_before_a_download_and_the_folder_given_before_both(tmp_
 def test_a_download_fills_the_cache_and_its_failure_is_one_line(tmp_path, monkeypatch):
     from torchvision import datasets
 
-    monkeypatch.setattr(datasets, "CIFAR10", lambda root, download: cifar(vision_datasets.Path(root), 10))
+    monkeypatch.setattr(datasets, "CIFAR10", lambda root, download: cifar(Path(root), 10))
     assert len(open_dataset("cifar10", {}, Sources(download=True)).split("test", CONFIG)) == 10
 
     def fail(root, download):

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their python version: pickled batches, read by an unpickler that knows arrays alone."""
+"""CIFAR-10 and CIFAR-100: the python version, read by an unpickler that knows arrays alone, or folders of pictures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,11 @@ from typing import Any
 import numpy
 from torch.utils.data import Dataset as TorchDataset
 
+from bench.datasets.folder import Folder
+from bench.datasets.pictures import FINGERPRINT_LENGTH, Pictures, allow_settings, fit_transform, held_out
+from bench.datasets.places import find_folder
 from bench.errors import BenchError
 from bench.task import Sources
-from bench.vision_datasets import (
-    FINGERPRINT_LENGTH,
-    Pictures,
-    find_folder,
-    fit_transform,
-    held_out,
-    refuse_settings,
-)
 
 
 class Cifar:
@@ -39,7 +34,7 @@ class Cifar:
     splits = ("train", "validation", "test")
 
     def __init__(self, settings: Mapping[str, Any], sources: Sources) -> None:
-        refuse_settings(self.name, settings)
+        allow_settings(self.name, settings)
         layout = f"{self.folder}/{{{','.join([*self.train, self.test])}}}"
         self.root = find_folder(self.name, sources, self._lies_in, self._fetch, layout)
 
@@ -84,6 +79,33 @@ class Cifar10(Cifar):
 class Cifar100(Cifar):
     name, folder, key, classes = "cifar100", "cifar-100-python", "fine_labels", 100
     train, test = ("train",), "test"
+
+
+class CifarFolder(Folder):
+    """CIFAR as pictures: DIR/train/<class>/*.png and DIR/test/<class>/*.png, classes in the order of their names,
+    which is CIFAR's own. `form` says in every record that these are not the original arrays."""
+
+    crop_pct = 1.0
+
+    def __init__(self, version: type[Cifar], settings: Mapping[str, Any], sources: Sources) -> None:
+        super().__init__(version.name, settings, sources)
+        if self.classes != version.classes:
+            raise BenchError(
+                f"data set {self.name}: {self.train} holds {self.classes} class folders, not {version.classes}"
+            )
+
+    @property
+    def form(self) -> str:
+        lossy = any(path.suffix.lower() in (".jpg", ".jpeg") for path, _ in self._files("test"))
+        return "JPEG copies" if lossy else "pictures"
+
+
+def open_cifar(version: type[Cifar], settings: Mapping[str, Any], sources: Sources) -> Cifar | CifarFolder:
+    """CIFAR in whichever form the folder given with --data has."""
+    given = sources.data.get(version.name)
+    if given is not None and (Path(given) / "train").is_dir():
+        return CifarFolder(version, settings, sources)
+    return version(settings, sources)
 
 
 class _ArraysOnly(pickle.Unpickler):

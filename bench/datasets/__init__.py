@@ -1,0 +1,131 @@
+"""Data sets by name: where their pictures lie, how they are split, and a fingerprint of what they hold.
+
+A data set is opened with `open_dataset(name, settings, sources)`. It offers splits ("train", "validation",
+"test") as torch data sets of (picture float32 [C, H, W] in [0, 1], label int), not normalised: what a model
+wants is applied where the model is. Fingerprints go into the settings of tasks, paths never do, so the same
+pictures in another folder are the same data. To add a data set, write a module with a class like
+`digits.Digits` and name it in `DATASETS`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import Dataset as TorchDataset
+
+from bench.datasets.cifar import Cifar10, Cifar100, open_cifar
+from bench.datasets.digits import Digits
+from bench.datasets.flowers102 import Flowers102
+from bench.datasets.folder import Folder
+from bench.datasets.imagenet import ImageNet
+from bench.errors import BenchError, MissingData
+from bench.task import Sources, canonical_json
+
+HELD_BYTES = 2**30  # splits that fit into so much memory are decoded once a process
+HELD_SPLITS = 3  # so many of them
+
+
+class Dataset(Protocol):
+    """What the tasks ask of a data set. `form`, where there is one, says in which copy its pictures are here."""
+
+    classes: int
+    splits: tuple[str, ...]  # those that are here
+
+    def fingerprint(self, split: str) -> str: ...
+
+    def split(self, name: str, data_config: Mapping[str, Any]) -> TorchDataset:
+        """The pictures of a split, sized for a model (`data_config`: input_size (C, H, W), interpolation)."""
+
+
+DATASETS = {
+    "digits": Digits,
+    "imagenet": ImageNet,
+    "cifar10": partial(open_cifar, Cifar10),
+    "cifar100": partial(open_cifar, Cifar100),
+    "flowers102": Flowers102,
+    "cub200": partial(Folder, "cub200"),
+    "miniimagenet": partial(Folder, "miniimagenet"),
+}
+
+
+def open_dataset(name: str, settings: Mapping[str, Any], sources: Sources) -> Dataset:
+    """The data set of that name; any other name that a folder was given for is a folder of pictures by class.
+
+    Raises BenchError if it is unknown or not on this machine."""
+    if name not in DATASETS and name in sources.data:
+        return Folder(name, settings, sources)
+    if name not in DATASETS:
+        raise BenchError(
+            f"unknown data set {name!r}; known: {', '.join(sorted(DATASETS))}, "
+            "and any folder of pictures by class given with --data NAME=DIR"
+        )
+    return DATASETS[name](settings, sources)
+
+
+def fingerprint(name: str, settings: Mapping[str, Any], split: str, sources: Sources) -> dict[str, Any]:
+    """What names a split in the settings of a task: data set, its settings, split, content, and its form if not the
+    original one."""
+    dataset = open_dataset(name, settings, sources)
+    if split not in dataset.splits:
+        raise MissingData(
+            f"data set {name} has no {split} split here; splits found: {', '.join(dataset.splits)}"
+        )
+    named = {"name": name, "settings": dict(settings), "split": split, "content": dataset.fingerprint(split)}
+    return named | ({"form": dataset.form} if hasattr(dataset, "form") else {})
+
+
+_held: dict[str, TensorDataset] = {}
+
+
+def open_split(named: Mapping[str, Any], data_config: Mapping[str, Any], sources: Sources) -> TorchDataset:
+    """The split that `fingerprint` named, of the classes alone that `named["classes"]` lists, if it does.
+
+    Small splits are decoded once a process. Raises BenchError if the content is another by now."""
+    dataset = open_dataset(named["name"], named["settings"], sources)
+    if named["split"] not in dataset.splits or dataset.fingerprint(named["split"]) != named["content"]:
+        raise BenchError(
+            f"data set {named['name']}: the {named['split']} split is not the one that was planned with"
+        )
+    size = tuple(data_config["input_size"])
+    identity = canonical_json([dict(named), size, data_config.get("interpolation")])
+    if identity in _held:
+        return _held[identity]
+    split = dataset.split(named["split"], data_config)
+    if "classes" not in named and (
+        isinstance(split, TensorDataset) or 4 * len(split) * math.prod(size) > HELD_BYTES
+    ):
+        return split
+    split = in_memory(split)
+    if "classes" in named:
+        pictures, labels = split.tensors
+        chosen = torch.isin(labels, torch.tensor(named["classes"]))
+        split = TensorDataset(pictures[chosen], labels[chosen])
+    while len(_held) >= HELD_SPLITS:
+        del _held[next(iter(_held))]
+    _held[identity] = split
+    return split
+
+
+def in_memory(split: TorchDataset) -> TensorDataset:
+    """All pictures [N, C, H, W] and labels [N] of a split as tensors."""
+    if isinstance(split, TensorDataset):
+        return split
+    pictures, labels = zip(*batches(split, 256), strict=True)
+    return TensorDataset(torch.cat(pictures), torch.cat(labels))
+
+
+def batches(split: TorchDataset, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Pictures [B, C, H, W] and labels [B] in the split's order; files are decoded by worker processes."""
+    yield from DataLoader(split, batch_size=size, num_workers=loader_workers(split, size))
+
+
+def loader_workers(split: TorchDataset, size: int) -> int:
+    """Processes that decode a split's pictures: none for tensors, or where starting them takes longer."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if isinstance(split, TensorDataset) or len(split) <= 4 * size else min(8, cpus)

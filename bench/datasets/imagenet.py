@@ -1,0 +1,118 @@
+"""ImageNet-1k from folders of pictures, labelled by WordNet id or by their order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset as TorchDataset
+
+from bench.datasets.pictures import FINGERPRINT_LENGTH, PICTURE_SUFFIXES, PictureFolder, allow_settings
+from bench.errors import BenchError, MissingData
+from bench.task import Sources
+
+
+class ImageNet:
+    """ImageNet-1k as folders of pictures: PATH/val/<class>/*.JPEG (torchvision's layout) or PATH/<class>/*.JPEG.
+
+    "test" is the validation set, as everywhere in the field; "train" is there if PATH/train is. Class folders
+    carry WordNet ids (any subset of the 1000), or are 1000 in the order of the classes.
+    Settings: crop_pct, the share of the resized picture that the centre crop keeps (default .875).
+    """
+
+    classes = 1000
+
+    def __init__(self, settings: Mapping[str, Any], sources: Sources) -> None:
+        allow_settings("imagenet", settings, allowed=("crop_pct",))
+        self.crop_pct = settings.get("crop_pct", 0.875)
+        if not isinstance(self.crop_pct, (int, float)) or not 0 < self.crop_pct <= 1:
+            raise BenchError(
+                f"data set imagenet: crop_pct must be above 0 and at most 1, not {self.crop_pct!r}"
+            )
+        root = sources.data.get("imagenet")
+        if root is None:
+            raise MissingData(
+                "data set imagenet: no folder given; give it with --imagenet PATH, where PATH/val/<class>/*.JPEG "
+                "or PATH/<class>/*.JPEG lie (PATH/train too, for the rows calibrated on real images)"
+            )
+        self.folders = self._find_folders(Path(root))
+        self.splits = tuple(self.folders)
+
+    @staticmethod
+    def _find_folders(root: Path) -> dict[str, Path]:
+        if not root.is_dir():
+            raise MissingData(f"data set imagenet: {root} is not a folder")
+        test = root / "val" if (root / "val").is_dir() else root
+        if not any(entry.is_dir() for entry in os.scandir(test)):
+            archives = sorted(path.name for path in root.glob("*.tar*"))
+            unpack = f"; unpack {', '.join(archives)} first" if archives else ""
+            raise MissingData(f"data set imagenet: {test} holds no class folders (<class>/*.JPEG){unpack}")
+        return {"test": test} | ({"train": root / "train"} if (root / "train").is_dir() else {})
+
+    def fingerprint(self, split: str) -> str:
+        """Of names and sizes (test), or of names alone (train: a million `stat` calls take too long)."""
+        return _folder_fingerprint(self.folders[split], split == "test")
+
+    def split(self, name: str, data_config: Mapping[str, Any]) -> TorchDataset:
+        from timm.data import create_transform
+
+        transform = create_transform(
+            input_size=tuple(data_config["input_size"]),
+            interpolation=data_config.get("interpolation", "bicubic"),
+            crop_pct=self.crop_pct,
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        )
+        return PictureFolder(_labelled_files(self.folders[name], imagenet_labels), transform)
+
+
+def imagenet_labels(folders: list[str], where: Path) -> dict[str, int]:
+    """Class folder -> label, by WordNet id or, for 1000 folders of other names, by their order."""
+    from timm.data import ImageNetInfo
+
+    wordnet = {name: label for label, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+    if all(name in wordnet for name in folders):
+        return {name: wordnet[name] for name in folders}
+    if len(folders) == len(wordnet):
+        return {name: label for label, name in enumerate(folders)}
+    stranger = next(name for name in folders if name not in wordnet)
+    raise BenchError(
+        f"data set imagenet: {where / stranger} is no ImageNet class; folders must carry WordNet ids "
+        f"(n01440764, ...) or be 1000 in the order of the classes, here are {len(folders)}"
+    )
+
+
+def _labelled_files(folder: Path, label_of) -> list[tuple[Path, int]]:
+    files = [Path(name) for name in _picture_files(folder)]
+    labels = label_of(sorted({path.parts[0] for path in files}), folder)
+    return [(folder / path, labels[path.parts[0]]) for path in files]
+
+
+@cache
+def _picture_files(folder: Path) -> tuple[str, ...]:
+    """Paths `<class>/.../file` relative to `folder`, sorted by class and name."""
+    found = []
+    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
+        for parent, _, names in os.walk(folder / kind, followlinks=True):
+            inside = Path(parent).relative_to(folder)
+            found += [
+                (inside / name).as_posix() for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES
+            ]
+    if not found:
+        raise MissingData(
+            f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in class folders"
+        )
+    return tuple(sorted(found))
+
+
+@cache
+def _folder_fingerprint(folder: Path, with_sizes: bool) -> str:
+    digest = hashlib.sha256()
+    for name in _picture_files(folder):
+        size = (folder / name).stat().st_size if with_sizes else ""
+        digest.update(f"{name}\t{size}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:FINGERPRINT_LENGTH]

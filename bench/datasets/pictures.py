@@ -1,0 +1,93 @@
+"""What data sets share: pictures as torch data sets, how they are sized, and which are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset as TorchDataset
+
+from bench.errors import BenchError
+
+PICTURE_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
+FINGERPRINT_LENGTH = 16  # hexadecimal digits of a sha256
+VALIDATION, SPLIT_SEED = (
+    0.1,
+    0,
+)  # share of each class's training pictures held out, where a data set has no split
+
+
+class Pictures(TorchDataset):
+    """`count` pictures, each made when asked for: float32 [C, H, W] in [0, 1] and a label."""
+
+    def __init__(self, count: int, make: Callable[[int], tuple[torch.Tensor, int]]) -> None:
+        self.count, self.make = count, make
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.make(index)
+
+
+class PictureFolder(TorchDataset):
+    """Labelled picture files, decoded as RGB."""
+
+    def __init__(self, files: list[tuple[Path, int]], transform) -> None:
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        from PIL import Image
+
+        path, label = self.files[index]
+        try:
+            with Image.open(path) as picture:
+                return self.transform(picture.convert("RGB")), label
+        except OSError as error:  # truncated, or no picture at all
+            raise BenchError(f"{path} cannot be read as a picture: {error}") from None
+
+
+def fit_transform(data_config: Mapping[str, Any], crop_pct: float = 0.875) -> Callable:
+    """PIL picture -> float32 [C, H, W] in [0, 1], resized and centre-cropped to what the model takes."""
+    from timm.data import create_transform
+
+    return create_transform(
+        input_size=tuple(data_config["input_size"]),
+        interpolation=data_config.get("interpolation", "bicubic"),
+        crop_pct=crop_pct,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+
+
+@cache
+def held_out(labels: tuple[int, ...]) -> dict[str, list[int]]:
+    """Indices of "train" and "validation": of each class a tenth (at least one of two) is held out, the same always."""
+    by_class: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        by_class.setdefault(label, []).append(index)
+    generator = torch.Generator().manual_seed(SPLIT_SEED)
+    validation = set()
+    for label in sorted(by_class):
+        indices = by_class[label]
+        count = max(1, round(VALIDATION * len(indices))) if len(indices) > 1 else 0
+        order = torch.randperm(len(indices), generator=generator)[:count]
+        validation.update(indices[place] for place in order.tolist())
+    train = [index for index in range(len(labels)) if index not in validation]
+    return {"train": train, "validation": sorted(validation)}
+
+
+def allow_settings(name: str, settings: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> None:
+    """Refuse settings that the data set does not know."""
+    for key in settings:
+        if key not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise BenchError(f"data set {name}: unknown setting {key!r}; allowed: {known}")
