@@ -126,12 +126,24 @@ def _offset(uniform: float, limit: int) -> int:
     return int(uniform * (2 * limit + 1)) - limit
 
 
-_DEEPINVERSION_BN = [
-    ("cross_entropy", 1.0),
-    ("tv_l2", 1e-4, {"on": "view"}),
-    ("l2", 1e-5),
-    ("batchnorm_feature", 0.01),
-]
+# DeepInversion as published for ResNets: BatchNorm statistics lead; for models with BatchNorm only.
+_DEEPINVERSION_BN = Recipe(
+    name="deepinversion_bn",
+    objective=Objective.of(
+        [
+            ("cross_entropy", 1.0),
+            ("tv_l2", 1e-4, {"on": "view"}),
+            ("l2", 1e-5),
+            ("batchnorm_feature", 0.01),
+        ]
+    ),
+    iterations=2000,
+    learning_rate=0.25,
+    betas=(0.5, 0.9),
+    schedule="cosine",
+    warmup=100,
+    jitter=(30 / 224,),
+)
 
 RECIPES: dict[str, Recipe] = {
     # As SMI's authors run DeepInversion on ViTs; a ViT has no BatchNorm, so the feature term is off.
@@ -142,27 +154,12 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=0.25,
         betas=(0.5, 0.99),
     ),
-    # DeepInversion as published for ResNets: BatchNorm statistics lead; for models with BatchNorm only.
-    "deepinversion_bn": Recipe(
-        name="deepinversion_bn",
-        objective=Objective.of(_DEEPINVERSION_BN),
-        iterations=2000,
-        learning_rate=0.25,
-        betas=(0.5, 0.9),
-        schedule="cosine",
-        warmup=100,
-        jitter=(30 / 224,),
-    ),
+    "deepinversion_bn": _DEEPINVERSION_BN,
     # The same with a student to disagree with.
-    "adaptive_deepinversion_bn": Recipe(
+    "adaptive_deepinversion_bn": replace(
+        _DEEPINVERSION_BN,
         name="adaptive_deepinversion_bn",
-        objective=Objective.of([*_DEEPINVERSION_BN, ("adaptive", 0.2)]),
-        iterations=2000,
-        learning_rate=0.25,
-        betas=(0.5, 0.9),
-        schedule="cosine",
-        warmup=100,
-        jitter=(30 / 224,),
+        objective=Objective.of([*_DEEPINVERSION_BN.objective.terms, ("adaptive", 0.2)]),
     ),
     # Two rounds of 500; jitter of 15, then 30 pixels at 224.
     "psaq": Recipe(
