@@ -3,44 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-import timm
-import torch
-import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from small_grid import TINY, SmallGrid, cut_off_the_network, save_weights
 from vision_data import cifar
-
-from bench.sweep import main
-
-KD = Path(__file__).parents[2] / "experiments" / "kd.yaml"
-TINY = "deit_tiny_patch16_224"
-
-
-class Bench:
-    """A folder of its own with a grid, a store and results."""
-
-    def __init__(self, folder: Path, change) -> None:
-        self.folder, self.results = folder, folder / "results"
-        text = KD.read_text(encoding="utf-8")
-        grid = yaml.safe_load(
-            text.replace("2e-3", "0.002").replace("1e-3", "0.001").replace("1e-4", "0.0001")
-        )
-        change(grid["scales"])
-        self.grid = folder / "kd.yaml"
-        self.grid.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
-
-    def __call__(self, *options: str) -> int:
-        places = ("--store", str(self.folder / "store"), "--results", str(self.results))
-        return main(["--grid", str(self.grid), *places, "--device", "cpu", "--executor", "serial", *options])
-
-    def records(self, kind: str) -> list[dict]:
-        paths = (self.folder / "store" / "records").glob(f"{kind}-*.json")
-        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-
-    def table(self, scale: str) -> str:
-        return (self.results / scale / "table4.md").read_text(encoding="utf-8")
 
 
 def shorten(scale: dict, pools: dict, learning: dict) -> None:
@@ -61,7 +28,7 @@ def digits(tmp_path):
         shorten(scales["digits"], pools, {})
         scales["digits"]["settings"]["teacher"]["epochs"] = 1
 
-    return Bench(tmp_path, change)
+    return SmallGrid("kd", tmp_path, change)
 
 
 @pytest.mark.slow
@@ -69,7 +36,7 @@ def test_the_digits_scale_runs_whole_and_nothing_twice(digits, capsys):
     assert digits() == 0
     said = capsys.readouterr().out
     assert said.splitlines()[0].startswith("kd at the scale 'digits'")
-    text = digits.table("digits")
+    text = digits.table("digits", "table4")
     assert text in said and text.startswith("# Table 4, digits scale")
     assert "not run" not in text and "failed" not in text
     for title in (
@@ -88,7 +55,7 @@ def test_the_digits_scale_runs_whole_and_nothing_twice(digits, capsys):
     assert digits() == 0
     assert "0 brought to an end now" in capsys.readouterr().out
     assert before == {record["key"]: record["finished"] for record in digits.records("transfer")}
-    assert digits.table("digits") == text
+    assert digits.table("digits", "table4") == text
     assert "(digits/table4.md)" in (digits.results / "README.md").read_text(encoding="utf-8")
 
 
@@ -107,20 +74,15 @@ def paper(tmp_path):
         scales["paper"]["settings"]["fine_tuning"] |= {"epochs": 1, "batch_size": 30, "precision": "fp32"}
 
     cifar(tmp_path / "data", 10, train=20, test=10)
-    (tmp_path / "weights").mkdir()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_file(timm.create_model(TINY).state_dict(), tmp_path / "weights" / f"{TINY}.safetensors")
-    bench = Bench(tmp_path, change)
-    bench.options = ("--scale", "paper", "--allow-cpu", "--data", f"cifar10={tmp_path / 'data'}")
-    bench.options += ("--checkpoints", str(tmp_path / "weights"))
-    return bench
+    grid = SmallGrid("kd", tmp_path, change)
+    grid.use_the_papers_scale("--data", f"cifar10={tmp_path / 'data'}")
+    return grid
 
 
 @pytest.mark.slow
 def test_the_papers_scale_runs_whole_on_cifar_with_a_teacher_fine_tuned_here(paper, capsys):
-    assert paper(*paper.options) == 0
-    text = paper.table("paper")
+    assert paper() == 0
+    text = paper.table("paper", "table4")
     assert text.startswith("# Table 4, paper scale") and "failed" not in text and "not run" not in text
     assert "pool `affordable`: 2 rounds of 1 images and 1 step of 1" in text
     (teacher,) = paper.records("teacher")
@@ -146,11 +108,8 @@ def test_the_papers_scale_runs_whole_on_cifar_with_a_teacher_fine_tuned_here(pap
 
 @pytest.mark.slow
 def test_a_teacher_of_ones_own_is_taken_as_it_is(paper):
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        own = timm.create_model(TINY, num_classes=10).state_dict()
-    save_file(own, paper.folder / "weights" / f"{TINY}.cifar10.safetensors")
-    assert paper(*paper.options, "--only", "evaluate*") == 0
+    own = save_weights(paper.folder / "weights" / f"{TINY}.cifar10.safetensors", seed=1, num_classes=10)
+    assert paper("--only", "evaluate*") == 0
     (teacher,) = paper.records("teacher")
     assert "fine_tuning" not in teacher["settings"]
     folder = paper.folder / "store" / "artifacts" / f"teacher-{teacher['key']}"
@@ -161,18 +120,15 @@ def test_a_teacher_of_ones_own_is_taken_as_it_is(paper):
 def test_missing_data_and_weights_are_one_line_before_any_work(paper, capsys, monkeypatch):
     monkeypatch.setenv("SMI_DATA_CACHE", str(paper.folder / "cache"))
     monkeypatch.setattr("bench.datasets.places._download", lambda fetch, folder: "offline")
-    weights = paper.options[-2:]
-    assert paper("--scale", "paper", "--allow-cpu", *weights) == 2
+    given = paper.options
+    paper.options = tuple(option for option in given if option != "--data" and "cifar10=" not in option)
+    assert paper() == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: data set cifar10 is not on this machine (offline)") and "\n" not in error
     (paper.folder / "weights" / f"{TINY}.safetensors").unlink()
-
-    def refuse(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert paper(*paper.options) == 2
+    paper.options = given
+    cut_off_the_network(monkeypatch)
+    assert paper() == 2
     error = capsys.readouterr().err.strip()
     assert f"no weights for {TINY}" in error and "\n" not in error
-    assert not (paper.folder / "store" / "records").exists() or not paper.records("teacher")
+    assert not (paper.folder / "store").exists()
