@@ -16,6 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 
 SLURM_SECONDS = 10.0  # for how long an answer of squeue is believed
+# A SLURM job in one of these states has ended; in any other, also one that this list does not know, it may still run.
+ENDED = frozenset(
+    {
+        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"),
+        *("OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -108,19 +115,6 @@ def slurm_job_lives(holder: Holder) -> bool | None:
     return _ask_slurm(holder.slurm_job_id, int(time.monotonic() // SLURM_SECONDS))
 
 
-ACTIVE = {
-    "PENDING",
-    "RUNNING",
-    "SUSPENDED",
-    "COMPLETING",
-    "CONFIGURING",
-    "REQUEUED",
-    "RESIZING",
-    "STAGE_OUT",
-    "SIGNALING",
-}
-
-
 @lru_cache(maxsize=1024)
 def _ask_slurm(job_id: str, moment: int) -> bool | None:
     """`squeue`'s word on one job; kept for a `moment` so that many claims do not flood it."""
@@ -136,7 +130,7 @@ def _ask_slurm(job_id: str, moment: int) -> bool | None:
     states = answer.stdout.split()
     if not states:
         return None
-    return any(state in ACTIVE for state in states)
+    return any(state not in ENDED for state in states)
 
 
 def read_holder(path: Path) -> Holder | None:

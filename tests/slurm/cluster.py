@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import os
 import re
 import shutil
@@ -23,8 +22,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+
+from daemons import STARTED, Daemons, until
 
 PACKAGES = "slurm-wlm slurmdbd mariadb-server-core mariadb-client-core"
 INSTALL = f"apt-get update && apt-get install -y --no-install-recommends {PACKAGES}"
@@ -36,7 +36,6 @@ SYSTEM_PATHS = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # daemons' folders, no
 NODES, CPUS, GPUS, MEMORY_MB = 2, 4, 2, 16000  # per node; neither CPUs nor memory need exist
 PORTS = range(16817, 20000, 20)  # slurmctld's, one that is free; +1 slurmdbd; +1+i the i-th slurmd
 TEMPLATES = Path(__file__).parent / "conf"
-STARTED = "started.json"  # marks a folder as ours, and holds the daemons' process ids and start times
 WAIT_SECONDS = 90.0
 
 
@@ -56,6 +55,7 @@ class Cluster:
         self.dir = Path(os.path.abspath(folder))
         self.conf = self.dir / "etc" / "slurm.conf"
         self.environment = {**os.environ, "PATH": _path(), "SLURM_CONF": str(self.conf)}
+        self.daemons = Daemons(self.dir, self.environment)
 
     # ---- start and stop
 
@@ -75,9 +75,9 @@ class Cluster:
         """Cancel the jobs, end the daemons, and end what jobs left behind. Does nothing where nothing is up."""
         if not (self.dir / STARTED).is_file():
             return
-        if self.alive("slurmctld"):
+        if self.daemons.alive("slurmctld"):
             self.run("scancel", "--user", getpass.getuser(), check=False)
-            _until(lambda: not self.run("squeue", "-h", check=False).stdout.strip(), 15)
+            until(lambda: not self.run("squeue", "-h", check=False).stdout.strip(), 15)
         for name in (
             *(f"slurmd-node{i}" for i in range(1, NODES + 1)),
             "slurmctld",
@@ -85,36 +85,26 @@ class Cluster:
             "mariadbd",
             "munged",
         ):
-            self.end(name)
+            self.daemons.end(name)
         self._end_leftovers()
 
     def start_controller(self) -> None:
-        self._launch("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
+        self.daemons.launch("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
         self._await("slurmctld", "scontrol", "ping", says="UP")
 
     def start_node(self, name: str) -> None:
-        self._launch(f"slurmd-{name}", "slurmd", "-D", "-N", name, "-f", str(self.conf))
+        self.daemons.launch(f"slurmd-{name}", "slurmd", "-D", "-N", name, "-f", str(self.conf))
 
     def wait_idle(self) -> None:
         def idle() -> bool:
             shown = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).stdout.split()
             return len(shown) == NODES and all(state == "idle" for state in shown)
 
-        if not _until(idle, WAIT_SECONDS):
+        if not until(idle, WAIT_SECONDS):
             shown = self.run("sinfo", "-N", "-l", check=False).stdout
             raise ClusterError(
-                f"the nodes are not idle after {WAIT_SECONDS:.0f} s\n{shown}{self._tail('slurmctld')}"
+                f"the nodes are not idle after {WAIT_SECONDS:.0f} s\n{shown}{self.daemons.tail('slurmctld')}"
             )
-
-    def end(self, name: str) -> None:
-        """End one daemon by the process id that was written down when it was started."""
-        if self.alive(name):
-            pid = self._pids()[name][0]
-            os.kill(pid, signal.SIGTERM)
-            if not _until(lambda: not self.alive(name), 15):
-                os.kill(pid, signal.SIGKILL)
-                _until(lambda: not self.alive(name), 5)
-        self._note(name, None)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One of SLURM's tools on this cluster."""
@@ -122,10 +112,6 @@ class Cluster:
         if check and answer.returncode != 0:
             raise ClusterError(f"{' '.join(command)}: {answer.stderr or answer.stdout}")
         return answer
-
-    def alive(self, name: str) -> bool:
-        entry = self._pids().get(name)
-        return entry is not None and _start_time(entry[0]) == entry[1]
 
     # ---- pieces
 
@@ -198,7 +184,7 @@ class Cluster:
 
     def _start_munge(self) -> None:
         at = self.dir / "munge"
-        self._launch(
+        self.daemons.launch(
             *(
                 "munged",
                 "munged",
@@ -221,7 +207,7 @@ class Cluster:
             *("mariadb-install-db", "--no-defaults", user, f"--datadir={database}/data", "--skip-test-db"),
             *("--auth-root-authentication-method=socket", "--innodb-log-file-size=16M"),
         )
-        self._launch(
+        self.daemons.launch(
             *("mariadbd", "mariadbd", "--no-defaults", user, f"--datadir={database}/data"),
             *(
                 f"--socket={database}/sock",
@@ -237,47 +223,17 @@ class Cluster:
         )
         self._await("mariadbd", "mariadb", "--no-defaults", "-S", f"{database}/sock", "-e", "select 1")
         # libmariadb's variable: SLURM has no option for the socket.
-        self._launch("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=f"{database}/sock")
+        self.daemons.launch("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=f"{database}/sock")
         self._await("slurmdbd", "sacctmgr", "-n", "show", "cluster")
         self.run("sacctmgr", "-i", "add", "cluster", "lab")
-
-    def _launch(self, name: str, *command: str, **environment: str) -> None:
-        with open(self.dir / "log" / f"{name}.out", "ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**self.environment, **environment},
-                start_new_session=True,
-            )
-        process.returncode = 0  # outlives us: not ours to wait for
-        self._note(name, process.pid)
 
     def _await(self, name: str, *probe: str, says: str = "") -> None:
         def up() -> bool:
             answer = self.run(*probe, check=False)
             return answer.returncode == 0 and says in answer.stdout
 
-        if not _until(lambda: up() or not self.alive(name), WAIT_SECONDS) or not up():
-            raise ClusterError(f"{name} did not come up\n{self._tail(name)}")
-
-    def _tail(self, name: str) -> str:
-        with contextlib.suppress(OSError):
-            lines = (self.dir / "log" / f"{name}.out").read_text(errors="replace").splitlines()
-            return "\n".join(lines[-20:])
-        return ""
-
-    def _pids(self) -> dict[str, list]:
-        try:
-            return json.loads((self.dir / STARTED).read_text())
-        except (OSError, ValueError):
-            return {}
-
-    def _note(self, name: str, pid: int | None) -> None:
-        pids = {**self._pids(), name: None if pid is None else [pid, _start_time(pid)]}
-        kept = {key: value for key, value in pids.items() if value is not None}
-        (self.dir / STARTED).write_text(json.dumps(kept))
+        if not until(lambda: up() or not self.daemons.alive(name), WAIT_SECONDS) or not up():
+            raise ClusterError(f"{name} did not come up\n{self.daemons.tail(name)}")
 
     def _end_leftovers(self) -> None:
         """A slurmstepd outlives its slurmd, and so do a job's processes; ours know this cluster by its file."""
@@ -308,26 +264,6 @@ def _is_free(port: int) -> bool:
             probe.bind(("", port))
         except OSError:
             return False
-    return True
-
-
-def _start_time(pid: int) -> str | None:
-    """Tells two processes of one number apart. None when it is gone; a zombie is, there may be nobody to reap it."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def _until(done: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
     return True
 
 

@@ -34,7 +34,7 @@ def test_the_controller_stops_and_comes_back(lab: Lab, cluster: Cluster):
     sweep = lab.start("--executor", "slurm")
     until(lambda: lab.trace("start"))
     try:
-        cluster.end("slurmctld")
+        cluster.daemons.end("slurmctld")
         refused = lab.sweep()
         assert refused.returncode == 2
         (line,) = refused.stderr.strip().splitlines()

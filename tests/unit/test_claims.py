@@ -100,7 +100,14 @@ def test_a_holder_beats_and_tells_its_progress(claims):
 
 
 @pytest.mark.parametrize(
-    ("answer", "taken"), [("echo RUNNING", False), ("echo COMPLETED", True), ("exit 1", False)]
+    ("answer", "taken"),
+    [
+        ("echo RUNNING", False),
+        ("echo COMPLETED", True),
+        ("echo STOPPED", False),  # keeps its place, and its process may go on
+        ("echo A_STATE_OF_TOMORROW", False),
+        ("exit 1", False),
+    ],
 )
 def test_slurm_is_asked_about_jobs_elsewhere(claims, tmp_path, monkeypatch, answer, taken):
     tool = tmp_path / "squeue"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bench.grid_file import one_line
+from bench.holders import ENDED
 
 KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS"})  # say which cluster to talk to
 OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_", "PMI_", "PMIX_")
@@ -24,14 +25,6 @@ GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES
 DEFAULT_MAX_ARRAY_SIZE = 1001
 PING_SECONDS = 10.0
 BATCH = 500  # job ids in one command line
-
-# A job in one of these states has ended; in any other, also one that this list does not know, it may still run.
-ENDED = frozenset(
-    {
-        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"),
-        *("OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
-    }
-)
 
 
 @dataclass(frozen=True)

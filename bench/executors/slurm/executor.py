@@ -17,24 +17,19 @@ from bench.errors import BenchError
 from bench.executors.protocol import BLOCKED, DONE, FAILED, HELD, RUNNING, STOPPED, WAITING, Context, Update
 from bench.executors.slurm import arrays, client
 from bench.executors.slurm.client import Entry
-from bench.executors.slurm.ledger import KEPT_SECONDS, Ledger, Submission
-from bench.executors.slurm.view import Place, View, look_at_slurm
+from bench.executors.slurm.ledger import Ledger, Submission
+from bench.executors.slurm.view import Place, View, end_state, forget_settled, look_at_slurm
 from bench.store import Store, failure_of
 from bench.task import Task
 from bench.wording import plural
+from bench.worker import record_death
 
 LOCK = "slurm-submission"  # claim held while submitting, so that two sweeps never submit one task twice
-LOST_SECONDS = 600.0  # after which a submission without a job id, that SLURM does not know, never got there
 PATIENCE = 120.0  # seconds to wait for another sweep that submits, or for SLURM to answer
 LIMIT = "the site takes no more jobs of this user for now"
 TRIES = 4  # jobs that may end without a record of their task, before that counts as its failure
-SURE_SECONDS = (
-    4.0  # a job must look ended for so long: SLURM requeues after a node failure only moments later
-)
-LOOK_SECONDS = (
-    (1.0, 1000),
-    (15.0, 100),
-)  # between looks at the queue, busy and quiet: so long, or tasks by so many
+SURE_SECONDS = 4.0  # a job must look ended for so long: after a node failure SLURM requeues moments later
+LOOK_SECONDS = ((1.0, 1000), (15.0, 100))  # between looks, busy and quiet: so long, or tasks by so many
 SHOWN_JOBS = 8
 
 
@@ -98,15 +93,10 @@ class SlurmExecutor:
     def stop(self) -> str:
         self._stopped = True
         jobs = sorted({place.job.partition("_")[0] for place in self._place.values()})
-        shown = (
-            f" (jobs {', '.join(jobs[:SHOWN_JOBS])}{', ...' if len(jobs) > SHOWN_JOBS else ''})"
-            if jobs
-            else ""
-        )
-        return (
-            f"what was submitted goes on in SLURM{shown}; the same command watches it again, with --cancel it "
-            f"cancels it"
-        )
+        shown = ", ".join([*jobs[:SHOWN_JOBS], *(["..."] if len(jobs) > SHOWN_JOBS else [])])
+        which = f" (jobs {shown})" if jobs else ""
+        then = "the same command watches it again, with --cancel it cancels it"
+        return f"what was submitted goes on in SLURM{which}; {then}"
 
     def cancel(self, tasks: Sequence[Task]) -> str:
         names = {task.name for task in tasks}
@@ -135,14 +125,16 @@ class SlurmExecutor:
     def _look(self) -> None:
         self._read_records()
         if not self._open():
-            self._tidy(look_at_slurm(self._ledger))
+            view = look_at_slurm(self._ledger)
+            if view is not None:
+                forget_settled(self._ledger, view)
             return
         view = look_at_slurm(self._ledger)
         self._hear_silence(view is None)
         if view is None:
             return
         self._follow(view)
-        self._tidy(view)
+        forget_settled(self._ledger, view)
         if self._to_submit(view):
             with self._lock() as locked:
                 fresh = look_at_slurm(self._ledger) if locked else None
@@ -201,7 +193,7 @@ class SlurmExecutor:
         del self._gone[task.name]
         if self._store.find(task).status in (DONE, FAILED):
             return  # the record came between the two looks
-        state = self._end_state(job, view)
+        state = end_state(job, view)
         if state == "CANCELLED":
             self._settle(task, STOPPED, f"SLURM job {job} was cancelled")
             return
@@ -212,29 +204,11 @@ class SlurmExecutor:
             return  # it ran before its inputs were there, and left again
         self._tries[task.name] += 1
         if self._tries[task.name] >= TRIES:
-            from bench.worker import record_death  # heavy: torch
-
             logs = self._ledger.logs / f"{job}_0_log.err"
             detail = (
                 f"{TRIES} SLURM jobs ended without finishing it, the last one ({job}) as {state}; see {logs}"
             )
             record_death(self._store, task, detail)
-
-    def _end_state(self, job: str, view: View) -> str:
-        """How a job ended, as far as anyone knows.
-
-        A task cancelled while it waited in its array leaves no trace at all, in the queue or in the accounting: if
-        the rest of its array is known and it is not, that is what happened.
-        """
-        entry = view.queue.get(job)
-        if entry is not None:
-            return entry.state
-        state = client.accounted([job]).get(job, "")
-        if state in client.ENDED:
-            return state
-        main, _, index = job.partition("_")
-        rest_is_known = index and any(other.startswith(f"{main}_") for other in view.queue)
-        return "CANCELLED" if rest_is_known else state or "unknown"
 
     def _hear_silence(self, silent: bool) -> None:
         if silent != self._silent:
@@ -324,14 +298,3 @@ class SlurmExecutor:
 
     def _is_coming(self, needed: Task, where: Mapping[str, str]) -> bool:
         return needed.name in where or self._store.find(needed).status == DONE
-
-    def _tidy(self, view: View | None) -> None:
-        """Forget submissions whose jobs have ended and whose tasks are settled, or that are old."""
-        for submission in view.submissions if view is not None else ():
-            if any(name in view.active for name in submission.tasks):
-                continue
-            if submission.job is None and time.time() - submission.submitted < LOST_SECONDS:
-                continue  # perhaps just being submitted by another sweep
-            records = (self._store.root / "records" / f"{name}.json" for name in submission.tasks)
-            if time.time() - submission.submitted > KEPT_SECONDS or all(path.exists() for path in records):
-                self._ledger.remove(submission)

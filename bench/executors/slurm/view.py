@@ -1,17 +1,21 @@
-"""What is in SLURM now: the queue, read through the ledger."""
+"""What is in SLURM now, and what became of what was: the queue, read through the ledger."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.executors.slurm import client
 from bench.executors.slurm.client import Entry
-from bench.executors.slurm.ledger import Ledger, Submission, entry_of, find_lost_ids
+from bench.executors.slurm.ledger import KEPT_SECONDS, Ledger, Submission, entry_of, find_lost_ids
+from bench.holders import ENDED
 from bench.store import Store
 from bench.task import Task
 from bench.wording import plural
+
+LOST_SECONDS = 600.0  # after which a submission without a job id, that SLURM does not know, never got there
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,35 @@ def look_at_slurm(ledger: Ledger) -> View | None:
             if entry is not None and entry.active and (name not in active or entry.state == "RUNNING"):
                 active[name] = Place(job, entry)
     return View(tuple(submissions), queue, active)
+
+
+def end_state(job: str, view: View) -> str:
+    """How a job ended, as far as anyone knows.
+
+    A task cancelled while it waited in its array leaves no trace at all, in the queue or in the accounting: if the
+    rest of its array is known and it is not, that is what happened.
+    """
+    entry = view.queue.get(job)
+    if entry is not None:
+        return entry.state
+    state = client.accounted([job]).get(job, "")
+    if state in ENDED:
+        return state
+    main, _, index = job.partition("_")
+    rest_is_known = index and any(other.startswith(f"{main}_") for other in view.queue)
+    return "CANCELLED" if rest_is_known else state or "unknown"
+
+
+def forget_settled(ledger: Ledger, view: View) -> None:
+    """Forget submissions whose jobs have ended and whose tasks are settled, or that are old."""
+    for submission in view.submissions:
+        if any(name in view.active for name in submission.tasks):
+            continue
+        if submission.job is None and time.time() - submission.submitted < LOST_SECONDS:
+            continue  # perhaps just being submitted by another sweep
+        records = (ledger.store.root / "records" / f"{name}.json" for name in submission.tasks)
+        if time.time() - submission.submitted > KEPT_SECONDS or all(path.exists() for path in records):
+            ledger.remove(submission)
 
 
 def queued_lines(store: Store, tasks: Sequence[Task]) -> list[str]:
