@@ -96,6 +96,9 @@ class Cluster:
         self.daemons.launch(f"slurmd-{name}", "slurmd", "-D", "-N", name, "-f", str(self.conf))
 
     def wait_idle(self) -> None:
+        """Wait until every node is free and takes jobs; one that was set aside, for a test's doing, is taken back."""
+        self.run("scontrol", "update", f"NodeName=node[1-{NODES}]", "State=RESUME", check=False)
+
         def idle() -> bool:
             shown = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).stdout.split()
             return len(shown) == NODES and all(state == "idle" for state in shown)
