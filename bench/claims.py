@@ -83,6 +83,13 @@ class Claims:
             return {}
         return value if isinstance(value, dict) else {}
 
+    def begun(self, name: str) -> float | None:
+        """When a task was claimed, in seconds since the epoch; None if nobody claims it."""
+        try:
+            return self._path(name).stat().st_mtime
+        except OSError:
+            return None
+
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,9 +111,10 @@ def shorten(text: str, width: int = 160) -> str:
 def check_data(sources: Sources) -> Iterator[Check]:
     from bench.datasets import DATASETS, open_dataset
 
+    here = replace(sources, download=False)  # to look is not to fetch
     for name in DATASETS:
         try:
-            dataset = open_dataset(name, {}, sources)
+            dataset = open_dataset(name, {}, here)
             place = f" in {sources.data[name]}" if name in sources.data else " (bundled)"
             yield Check("ok", "data", f"{name}{place}: {', '.join(dataset.splits)}")
         except BenchError as error:

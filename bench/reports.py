@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
+from datetime import datetime
 
 from bench.executors.protocol import BLOCKED, DONE, FAILED, RUNNING, WAITING
 from bench.plan import Plan
 from bench.store import Store
 from bench.survey import Estimates, State, counts, to_do
+from bench.task import Task
 from bench.wording import duration, estimate, plural
 
 COLUMNS = (DONE, RUNNING, FAILED, BLOCKED, WAITING)
 TITLES = {WAITING: "to do"}
 SHOWN = 12  # tasks listed under one cause
+LISTED = 200  # tasks of which --status lists every one
 
 
 def overview(plan: Plan, states: Mapping[str, State], estimates: Estimates, workers: int) -> str:
@@ -37,13 +41,43 @@ def overview(plan: Plan, states: Mapping[str, State], estimates: Estimates, work
 
 
 def status(plan: Plan, states: Mapping[str, State], store: Store) -> str:
-    """What runs now and where, and the causes of what failed."""
+    """Each task's state, age and log, then `details`."""
+    return "\n".join(["", *_listing(plan, states, store), "", details(plan, states, store)]).rstrip()
+
+
+def details(plan: Plan, states: Mapping[str, State], store: Store) -> str:
+    """What runs now and where, what is damaged, and the causes of what failed."""
     lines = [
         f"running {task.label or task.name}: {states[task.name].detail}"
         for task in plan.tasks
         if states[task.name].status == RUNNING
     ]
     return "\n".join([*lines, *damages(plan, states), *causes(plan, states, store)])
+
+
+def _listing(plan: Plan, states: Mapping[str, State], store: Store) -> list[str]:
+    """One line for each task; of a long plan, only for those that run or have failed: the rest is counted above."""
+    tasks = plan.tasks
+    if len(tasks) > LISTED:
+        tasks = tuple(task for task in tasks if states[task.name].status in (RUNNING, FAILED))
+    rows = [["task", "state", "age", "log"]]
+    for task in tasks:
+        state, log = states[task.name], store.log_path(task)
+        seconds = _age(task, state, store)
+        age = "-" if seconds is None else duration(seconds)
+        name = TITLES.get(state.status, state.status)
+        rows.append([task.label or task.name, name, age, str(log) if log.is_file() else "-"])
+    rest = len(plan.tasks) - len(tasks)
+    more = [f"and {plural(rest, 'task')} more; --only PATTERN lists those that fit"] if rest else []
+    return [*(_columns(rows).splitlines() if tasks else []), *more]
+
+
+def _age(task: Task, state: State, store: Store) -> float | None:
+    """Seconds since a task ended or, while it runs, since it was begun; None for one that waits."""
+    if state.record is not None:
+        return time.time() - datetime.fromisoformat(state.record["finished"]).timestamp()
+    begun = store.claims.begun(task.name) if state.status == RUNNING else None
+    return None if begun is None else time.time() - begun
 
 
 def damages(plan: Plan, states: Mapping[str, State]) -> list[str]:

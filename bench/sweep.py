@@ -111,9 +111,10 @@ class Sweep:
         if self.options.dry_run:
             self._say(f"executor: {name} ({why})")
         print(reports.overview(self.plan, states, self._estimates(states, self._on_gpu(name)), workers))
-        details = reports.status(self.plan, states, self.store)
-        if details:
-            print(details)
+        more = reports.status if self.options.status else reports.details
+        text = more(self.plan, states, self.store)
+        if text:
+            print(text)
         for line in executors.queued(self.store, self.plan.tasks):
             print(line)
         return OK

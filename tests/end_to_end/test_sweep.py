@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
+from unittest.mock import ANY
 
 import pytest
 import toy_suite
@@ -106,6 +108,10 @@ def test_failures_are_told_by_cause_and_the_rest_goes_on(toy, options, monkeypat
     assert "Traceback" in (toy.folder / log).read_text()
     code, out, _ = toy.run("--status")
     assert code == 0 and "non-finite loss" in out
+    listed = {cells[0]: cells for cells in (re.split("  +", line) for line in out.splitlines())}
+    assert listed["middle m0 plain 0"][1:] == ["failed", ANY, log]
+    assert listed["leaf m0 plain 0 W4/A8"][1:] == ["blocked", "-", "-"]
+    assert listed["root m0"][1] == "done" and re.fullmatch(r"\d+ s|\d+ min.*", listed["root m0"][2])
     assert toy.run(*options)[0] == 1  # not tried again unasked
     monkeypatch.setenv("TOY_BEHAVIOUR", "")
     code, out, error = toy.run(*options, "--retry-failed")
@@ -148,6 +154,13 @@ def test_told_to_stop_a_sweep_saves_its_state_and_goes_on_later(tmp_path, option
     monkeypatch.setenv("TOY_BEHAVIOUR", "")
     assert toy.run(*options)[0] == 0
     assert done.items() <= toy.done().items()
+
+
+def test_of_a_long_plan_status_lists_what_needs_a_look(command, monkeypatch):
+    assert len(re.findall("to do +- +-$", command("--status")[1], re.MULTILINE)) == 14
+    monkeypatch.setattr("bench.reports.LISTED", 13)
+    lines = command("--status")[1].splitlines()
+    assert lines[-1] == "and 14 tasks more; --only PATTERN lists those that fit"
 
 
 def test_status_from_another_terminal_and_cancel(toy, monkeypatch):
