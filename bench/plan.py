@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -69,24 +69,18 @@ def closure(leaves: Iterable[Task]) -> Plan:
     return Plan(tuple(ordered.values()))
 
 
-def only(cells: Sequence[CellTasks], pattern: str) -> list[CellTasks]:
-    """The leaf tasks whose label, name or kind fits a shell pattern, with their cells.
+def only(plan: Plan, pattern: str) -> Plan:
+    """The tasks whose label, name or kind fits a shell pattern, and what they need.
 
-    A pattern without `*`, `?` or `[` fits when it is part of the label. Raises BenchError if nothing fits.
+    A pattern without `*`, `?` or `[` fits when it is part of one of them. Raises BenchError if nothing fits.
     """
     fits = _matcher(pattern)
-    chosen = []
-    for entry in cells:
-        tasks = {column: task for column, task in entry.tasks.items() if fits(task)}
-        if tasks:
-            chosen.append(CellTasks(entry.cell, tasks))
+    chosen = [task for task in plan.tasks if fits(task)]
     if not chosen:
-        labels = list(
-            dict.fromkeys(task.label or task.name for entry in cells for task in entry.tasks.values())
-        )
+        labels = list(dict.fromkeys(task.label or task.name for task in plan.tasks))
         shown = "; ".join(labels[:5]) + ("; ..." if len(labels) > 5 else "")
         raise BenchError(f"--only {pattern!r} fits none of the {len(labels)} tasks; there are: {shown}")
-    return chosen
+    return closure(chosen)
 
 
 def _matcher(pattern: str) -> Callable[[Task], bool]:

@@ -80,7 +80,8 @@ class Sweep:
         self._say(_scale_line(self.grid, self.scale))
         sources = sources_of(options)
         cells = self._build(sources)
-        self.plan = plan.make_plan(plan.only(cells, options.only) if options.only else cells)
+        whole = plan.make_plan(cells)
+        self.plan = plan.only(whole, options.only) if options.only else whole
         states = survey.survey(self.plan, self.store)
         if options.dry_run or options.status:
             return self._show(states)

@@ -70,16 +70,15 @@ def test_deep_chains_do_not_exhaust_the_stack():
     assert len(make_plan([CellTasks({}, {"end": task})]).stages) == 3000
 
 
-def test_only_picks_leaves_by_pattern_and_keeps_what_they_need():
-    chosen = only(cells(), "quantize 1 * seed 0")
-    plan = make_plan(chosen)
-    assert {task.kind for task in plan.tasks} == {"teacher", "images", "quantize"}
-    assert all(task.settings["model"] == 1 for task in plan.tasks if task.kind == "teacher")
-    assert {task.kind for entry in only(cells(), "evaluate") for task in entry.tasks.values()} == {"evaluate"}
-    with pytest.raises(
-        BenchError, match=r"'nothing' fits none of the 18 tasks; there are: quantize 0 0 0 seed 0"
-    ):
-        only(cells(), "nothing")
+def test_only_picks_tasks_by_pattern_and_keeps_what_they_need():
+    whole = make_plan(cells())
+    tasks = only(whole, "quantize 1 * seed 0").tasks
+    assert {task.kind for task in tasks} == {"teacher", "images", "quantize"}
+    assert all(task.settings["model"] == 1 for task in tasks if task.kind == "teacher")
+    assert {task.kind for task in only(whole, "evaluate").tasks} == {"teacher", "evaluate"}
+    assert [task.kind for task in only(whole, "teacher*").tasks] == ["teacher", "teacher"], "inputs too"
+    with pytest.raises(BenchError, match=r"'nothing' fits none of the 24 tasks; there are: train 0"):
+        only(whole, "nothing")
 
 
 def test_keys_of_reference_tasks_are_frozen():
