@@ -82,6 +82,7 @@ class ActivationQuantizer(nn.Module):
         self.calibrating = True
         self.register_buffer("low", torch.tensor(float("inf")))
         self.register_buffer("high", torch.tensor(float("-inf")))
+        self.register_load_state_dict_post_hook(_end_calibration)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.calibrating:
@@ -111,6 +112,11 @@ class ActivationQuantizer(nn.Module):
                 f"calibration of {name} saw the range {float(self.low)} to {float(self.high)}"
             )
         self.calibrating = False
+
+
+def _end_calibration(quantizer: ActivationQuantizer, _: object) -> None:
+    """A range that was loaded is as frozen as it was when it was saved."""
+    quantizer.calibrating = not bool(torch.isfinite(quantizer.low) and torch.isfinite(quantizer.high))
 
 
 class QuantizedAttention(nn.Module):
@@ -153,6 +159,7 @@ class QuantizedViT(nn.Module):
     """A ViT with quantized weights and activations. forward(image, kept=None) -> logits [B, classes].
 
     image: [B, C, H, W], normalised as the original expects; kept: int64 [B, K], the patches that are fed forward.
+    Another QuantizedViT of the same model and bits takes its state_dict over, weights and ranges.
     """
 
     def __init__(
@@ -271,6 +278,9 @@ def quantize(
 def check_fit(images: SyntheticImages, model: TokenModel) -> None:
     """InvalidImages unless the images are as the model takes them: channels, height, width, patch grid; not empty."""
     expected = (model.channels, model.grid.height, model.grid.width)
+    if not isinstance(images, SyntheticImages):
+        kind = type(images).__name__
+        raise InvalidImages(f"images are a {kind}; allowed: SyntheticImages, e.g. SyntheticImages.load(path)")
     if not len(images):
         raise InvalidImages("there are no images in the set: at least 1 is needed")
     if tuple(images.pixels.shape[1:]) != expected:

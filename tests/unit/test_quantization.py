@@ -93,6 +93,18 @@ def test_calibrates_through_kept_patches_only(tiny_vit):
     assert all(one[name].low == other[name].low and one[name].high == other[name].high for name in one)
 
 
+def test_a_saved_model_is_the_same_when_it_is_loaded(tiny_vit, tmp_path):
+    model = lively(tiny_vit())
+    small = smi.quantize(model, images_for(model), 4, 8)
+    torch.save(small.state_dict(), tmp_path / "small.pt")
+    other = smi.QuantizedViT(tiny_vit(seed=1), 4, 8)
+    other.load_state_dict(torch.load(tmp_path / "small.pt", weights_only=True))
+    pictures = (
+        2 * images_for(model, seed=1).pixels
+    )  # beyond the ranges: would move them if they were not frozen
+    assert other(pictures).equal(small(pictures)) and other(pictures / 2).equal(small(pictures / 2))
+
+
 def test_batches_of_calibration_do_not_matter(tiny_vit):
     model = tiny_vit()
     images = images_for(model, 7, kept=True)
@@ -113,6 +125,9 @@ def test_images_that_do_not_fit_are_refused(tiny_vit):
     model = tiny_vit()
     with pytest.raises(smi.InvalidImages, match=r"the model takes \[3, 16, 16\]"):
         smi.quantize(model, images_for(tiny_vit(img_size=24)))
+    for wrong in ("images.safetensors", torch.rand(4, 3, 16, 16)):
+        with pytest.raises(smi.InvalidImages, match="allowed: SyntheticImages"):
+            smi.quantize(tiny_vit(), wrong)
     with pytest.raises(smi.InvalidImages, match="at least 1"):
         smi.quantize(model, images_for(model).select(slice(0, 0)))
     other_patches = smi.SyntheticImages(
