@@ -26,15 +26,19 @@ from torch import Tensor, nn
 import smi
 from bench import models
 from bench.reference import PublishedInversion
-from smi.cnn import ConvModel, handles
+from smi.cnn import handles
+from smi.engine import Replayed, adapt_any, check, direct, observer
 from smi.loop import Batch, Plan, iterate
 from smi.stopping import random as any_score
-from smi.vit import adapt, halved, normalisation
+from smi.vit import normalisation
 
 SECONDS = 10.0  # after which no further repetition is begun; at least MINIMUM are made
 MINIMUM = 3
+MATMULS = 11  # products of which the first is warm-up
 MIB = 2**20
-ENGINES = ("smi", "reference", "smi_dense", "reference_dense")  # the last two keep all patches
+MODES = ("eager", "compile", "cuda_graphs")  # how smi runs the model
+# smi_eager is smi without its mode; the last two keep all patches.
+ENGINES = ("smi", "reference", "smi_eager", "smi_dense", "reference_dense")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Request:
     None when dense; stages: kept patches of the other stages, of which a few iterations are timed.
 
     what: "time" (iterations of all `engines`, taking turns) or "memory" (of the first engine).
-    engines: of ENGINES. precision is smi's; the reference runs in fp32.
+    engines: of ENGINES. precision and mode (of MODES) are smi's; the reference runs in fp32, as it is.
     """
 
     model: Mapping[str, Any]
@@ -58,6 +62,7 @@ class Request:
     warmup: int
     device: str
     what: str
+    mode: str = "eager"
 
 
 def synchronise(device: str) -> None:
@@ -93,11 +98,12 @@ def saved_bytes(function: Callable[[], Any], apart: Iterable[Tensor] = ()) -> in
 
 @dataclass
 class Engine:
-    """step: one iteration; model: whose weights it reads; stopwatch: of smi's forward and backward."""
+    """step: one iteration; model: whose weights it reads. Of smi's alone: its stopwatch and its optimizer."""
 
     step: Callable[[], None]
     model: nn.Module
     stopwatch: Stopwatch | None = None
+    optimizer: torch.optim.Optimizer | None = None
 
 
 def build(request: Request, engine: str) -> Engine:
@@ -111,7 +117,7 @@ def build(request: Request, engine: str) -> Engine:
         size = (model.pretrained_cfg["input_size"][0], request.resolution, request.resolution)
         model.pretrained_cfg = {**model.pretrained_cfg, "input_size": size}
     recipe = smi.Recipe.from_json(request.recipe)
-    adapted = ConvModel(model) if handles(model) else adapt(model)
+    adapted = adapt_any(model)
     plan = Plan(recipe, None, any_score, request.precision, ())
     batch = Batch.start(adapted, plan, request.batch, None, (1, 2), torch.device(request.device))
     if request.kept is not None and not engine.endswith("_dense"):
@@ -122,8 +128,11 @@ def build(request: Request, engine: str) -> Engine:
     if engine.startswith("reference"):
         return _published(model, recipe, batch)
     model.requires_grad_(False)
-    stopwatch = Stopwatch(_half(adapted) if request.precision == "bf16" else adapted, request.device)
-    plan = replace(plan, observer=stopwatch)
+    mode = "eager" if engine == "smi_eager" else request.mode
+    check(mode == "compile", mode == "cuda_graphs", torch.device(request.device))
+    seen = observer(adapted, request.precision, recipe.objective.needs, mode == "compile")
+    stopwatch = Stopwatch(seen, Replayed() if mode == "cuda_graphs" else direct, request.device)
+    plan = replace(plan, observer=stopwatch, execute=stopwatch.execute)
     mean, std = normalisation(model)
     low, high = (0 - mean) / std, (1 - mean) / std
 
@@ -132,12 +141,7 @@ def build(request: Request, engine: str) -> Engine:
         iterate(adapted, plan, batch, low, high)
         batch.iteration += 1
 
-    return Engine(step, stopwatch.model.model, stopwatch)
-
-
-def _half(adapted: Any) -> Any:
-    copied = halved(adapted.model)
-    return ConvModel(copied) if isinstance(adapted, ConvModel) else adapt(copied)
+    return Engine(step, seen.model, stopwatch, batch.optimizer)
 
 
 def _published(model: nn.Module, recipe: smi.Recipe, batch: Batch) -> Engine:
@@ -153,25 +157,32 @@ def _published(model: nn.Module, recipe: smi.Recipe, batch: Batch) -> Engine:
 
 
 class Stopwatch:
-    """A model whose forward and backward are timed, once `on`; each reading empties the device's queue."""
+    """Stands between an inversion and its model, and books seconds by part while `on`; emptying the device's queue."""
 
-    def __init__(self, model: Any, device: str) -> None:
-        self.model, self.device, self.on = model, device, False
-        self.parts: dict[str, list[float]] = {"forward": [], "backward": []}
+    def __init__(self, model: Any, execute: Callable[..., Any], device: str) -> None:
+        self.model, self.inner, self.device = model, execute, device
+        self.on, self.seconds = False, {}
 
     def observe(self, pixels: Tensor, cells: Tensor | None, needs: frozenset[str]) -> dict[str, Any]:
-        if not self.on:
-            return self.model.observe(pixels, cells, needs)
-        began = self._now()
-        seen = self.model.observe(pixels, cells, needs)
-        ended = self._now()
-        self.parts["forward"].append(ended - began)
-        pixels.register_hook(lambda _: self.parts["backward"].append(self._now() - ended))
-        return seen
+        """The forward pass; a replayed graph has none of its own."""
+        return self._booked("forward", lambda: self.model.observe(pixels, cells, needs))
 
-    def _now(self) -> float:
+    def execute(self, *arguments: Any) -> Any:
+        """Forward, loss and backward."""
+        return self._booked("model", lambda: self.inner(*arguments))
+
+    def now(self) -> float:
+        """The time at which the device has done what it was given."""
         synchronise(self.device)
         return time.perf_counter()
+
+    def _booked(self, part: str, function: Callable[[], Any]) -> Any:
+        if not self.on:
+            return function()
+        began = self.now()
+        result = function()
+        self.seconds[part] = self.now() - began
+        return result
 
 
 def measure(request: Request) -> dict[str, Any]:
@@ -180,8 +191,9 @@ def measure(request: Request) -> dict[str, Any]:
         return _memory(request)
     built = {engine: build(request, engine) for engine in request.engines}
     seconds: dict[str, list[float]] = {engine: [] for engine in built}
-    began = time.perf_counter()
     for repetition in range(-request.warmup, request.repetitions):
+        if repetition == 0:  # warm-up, which may compile, is apart
+            began = time.perf_counter()
         for engine, made in built.items():
             taken = _timed(made.step, request.device)
             if repetition >= 0:
@@ -190,11 +202,12 @@ def measure(request: Request) -> dict[str, Any]:
             break
     answer = {
         "seconds": seconds,
+        "parts": _parts(built["smi"], request),
+        "matmul_gmacs_per_second": matmul_rate(request.device, request.precision),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
         "stages": [],
     }
-    answer["parts"] = _parts(built["smi"], request)
     del built
     for kept in request.stages:
         step = build(replace(request, kept=kept), "smi").step
@@ -212,12 +225,36 @@ def _timed(step: Callable[[], None], device: str) -> float:
     return time.perf_counter() - began
 
 
-def _parts(engine: Engine, request: Request) -> dict[str, float]:
-    """Median seconds by part; "rest" is pixels (gather, scatter, total variation), Adam and clamp together."""
-    engine.stopwatch.on = True
-    whole = [_timed(engine.step, request.device) for _ in range(MINIMUM)]
-    medians = {name: statistics.median(values) for name, values in engine.stopwatch.parts.items()}
-    return medians | {"rest": statistics.median(whole) - sum(medians.values())}
+def _parts(made: Engine, request: Request) -> dict[str, float]:
+    """Median seconds of an iteration by part: forward, backward (the loss included), pixels (jitter, gathering and
+    scattering, total variation) and optimiser (Adam, clamp, writing the pixels back). A replayed CUDA graph cannot be
+    taken apart: "model" stands for its forward and backward."""
+    watch, moved_at = made.stopwatch, []
+    handle = made.optimizer.register_step_pre_hook(lambda *_: moved_at.append(watch.now()))
+    watch.on = True
+    found: list[dict[str, float]] = []
+    for _ in range(MINIMUM):
+        began = watch.now()
+        made.step()
+        ended = watch.now()
+        parts = {"model": watch.seconds["model"], "optimiser": ended - moved_at[-1]}
+        parts["pixels"] = ended - began - sum(parts.values())
+        if "forward" in watch.seconds:
+            parts["forward"] = watch.seconds["forward"]
+            parts["backward"] = parts.pop("model") - parts["forward"]
+        found.append(parts)
+    watch.on = False
+    handle.remove()
+    return {name: statistics.median(parts[name] for parts in found) for name in found[0]}
+
+
+def matmul_rate(device: str, precision: str) -> float:
+    """GMAC/s of torch's product of two large square matrices in the precision: what the machine has to give."""
+    size = 8192 if device.startswith("cuda") else 1024
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    one, other = torch.randn(2, size, size, device=device).to(kind)
+    seconds = [_timed(lambda: one @ other, device) for _ in range(MATMULS)]
+    return size**3 / statistics.median(seconds[1:]) / 1e9
 
 
 def _memory(request: Request) -> dict[str, Any]:

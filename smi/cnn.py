@@ -8,7 +8,7 @@ Shapes: B images, C channels, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -53,11 +53,21 @@ class ConvModel:
 
     def observe(self, view: Tensor, kept: Tensor | None, needs: frozenset[str]) -> dict[str, Any]:
         """One forward pass with what an objective needs beside the logits: fields of `smi.objectives.Step`."""
-        if "batchnorm" not in needs:
-            return {"logits": self.model(view)}
-        with self.batch_statistics() as statistics:
-            logits = self.model(view)
-        return {"logits": logits, "batchnorm": statistics}
+        with self.watch(needs) as captured:
+            logits = self.forward(view, kept)
+        return self.described(logits, captured, needs)
+
+    def forward(self, view: Tensor, kept: None = None) -> Tensor:
+        """Logits [B, classes] of images [B, C, H, W], always whole."""
+        return self.model(view)
+
+    def watch(self, needs: frozenset[str]) -> AbstractContextManager[list[Any]]:
+        """While open, forward passes append to the list what `described` makes those fields from."""
+        return self.batch_statistics() if "batchnorm" in needs else nullcontext([])
+
+    def described(self, logits: Tensor, captured: list[Any], needs: frozenset[str]) -> dict[str, Any]:
+        """The fields of `smi.objectives.Step` from the logits of a pass and what was captured during it."""
+        return {"logits": logits, "batchnorm": captured} if "batchnorm" in needs else {"logits": logits}
 
     @contextmanager
     def batch_statistics(self) -> Iterator[list[tuple[Tensor, Tensor, Tensor, Tensor]]]:

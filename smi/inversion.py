@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from smi import deviations as published
+from smi import engine
 from smi.checkpoint import Checkpoint, fingerprint
-from smi.cnn import ConvModel, handles
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.images import SyntheticImages
 from smi.loop import Batch, Plan, run_batch
@@ -25,7 +25,7 @@ from smi.objectives import BATCH_MEANS, PIXEL_TERMS
 from smi.recipes import Recipe
 from smi.recipes import recipe as find_recipe
 from smi.stopping import Score, Stopping, find_score
-from smi.vit import TokenModel, adapt, frozen, halved, normalisation
+from smi.vit import frozen, normalisation
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -44,6 +44,8 @@ def invert(
     micro_batch: int | None = None,
     device: str | torch.device | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
+    compile: bool = False,
+    cuda_graphs: bool = False,
     checkpoint: Any = None,
     checkpoint_seconds: float = 60.0,
     progress: Progress | None = None,
@@ -65,6 +67,9 @@ def invert(
     seed: equal seeds give equal bits on one machine. targets: int [count], drawn uniformly if None.
     device: where to run (the model's own by default). precision: "bf16" runs the model under autocast; pixels,
         losses and Adam stay float32.
+    compile: run the model through torch.compile, anew in each stage; needs a C++ compiler (CPU) or Triton (GPU).
+    cuda_graphs: record the model's launches once in each stage and replay them; CUDA only, not with compile.
+        Both change the result by rounding only.
     checkpoint: a file for resumable state, written every `checkpoint_seconds` and on interruption; an existing one
         of the same run is continued to the same bits. The file stays when the run is done.
     progress: called with (iterations done, iterations in all, figures). should_stop: asked every iteration.
@@ -75,7 +80,7 @@ def invert(
     Returns SyntheticImages: pixels [count, C, H, W], kept [count, K] or None.
     Raises InvalidSetting, UnsupportedModel, CheckpointError, NonFiniteLoss; Interrupted when told to stop.
     """
-    adapted = _adapt(model)
+    adapted = engine.adapt_any(model)
     chosen = find_recipe(recipe) if iterations is None else find_recipe(recipe, iterations=iterations)
     plan = Plan(
         recipe=chosen,
@@ -90,15 +95,17 @@ def invert(
     _check_student(student, chosen)
     targets = _check_targets(targets, count, adapted.classes)
     device = torch.device(device) if device is not None else next(model.parameters()).device
+    engine.check(compile, cuda_graphs, device)
     if device != next(model.parameters()).device:
-        adapted = _adapt(copy.deepcopy(model).to(device))
+        adapted = engine.adapt_any(copy.deepcopy(model).to(device))
     if student is not None:
         student = (
             student if next(student.parameters()).device == device else copy.deepcopy(student).to(device)
         )
         plan = replace(plan, student=student)
-    if precision == "bf16":
-        plan = replace(plan, observer=_adapt(halved(adapted.model)))
+    plan = replace(plan, observer=engine.observer(adapted, precision, chosen.objective.needs, compile))
+    if cuda_graphs:
+        plan = replace(plan, execute=engine.Replayed())
     settings = {
         "recipe": chosen.to_json(),
         "stopping": None if stopping is None else {"at": list(stopping.at), "drop": list(stopping.drop)},
@@ -111,10 +118,12 @@ def invert(
         "snapshots": list(plan.snapshots),
         "deviations": sorted(plan.deviations),
     }
+    engines = {"compile": compile or None, "cuda_graphs": cuda_graphs or None}
+    settings |= {name: on for name, on in engines.items() if on}
     identity = {}
     if checkpoint is not None:
         weights = fingerprint(adapted.model)
-        identity = settings | {
+        identity = {**settings, **engines} | {
             "weights": weights,
             "student": None if student is None else fingerprint(student),
             "targets": None if targets is None else targets.tolist(),
@@ -122,15 +131,12 @@ def invert(
         }
     saver = Checkpoint(checkpoint, identity, checkpoint_seconds)
     size = batch_size or count
-    with frozen(adapted.model), frozen(student) if student is not None else nullcontext():
+    current = torch.cuda.device(device) if cuda_graphs else nullcontext()
+    with frozen(adapted.model), frozen(student) if student is not None else nullcontext(), current:
         finished = _run_batches(adapted, plan, saver, seed, count, size, targets, progress, should_stop)
         made = settings | {"iterations": chosen.iterations, "device": device.type} | _merge_figures(finished)
         images = _assemble(adapted, plan, finished, made)
         return published.finish(images, adapted, stopping, plan.deviations)
-
-
-def _adapt(model: nn.Module) -> TokenModel | ConvModel:
-    return ConvModel(model) if handles(model) else adapt(model)
 
 
 def _check_student(student: nn.Module | None, recipe: Recipe) -> None:

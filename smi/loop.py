@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smi.engine import direct
 from smi.errors import Interrupted, NonFiniteLoss
 from smi.geometry import Jitter, PatchGrid, kept_mask, pixel_index, take_patches
 from smi.recipes import Recipe
@@ -35,7 +36,10 @@ class Plan:
     deviations: frozenset[str] = frozenset()  # of smi.deviations
     student: Callable[[Tensor], Tensor] | None = None  # of the adaptive term: view [B, C, H, W] -> logits
     micro_batch: int | None = None  # images that go through the model together; None is the whole batch
-    observer: Any = None  # what losses are computed with, if it is not the model that scores: smi.vit.halved
+    observer: Any = (
+        None  # what losses are computed with, if it is not the model that scores: smi.engine.observer
+    )
+    execute: Callable[..., tuple[Tensor, Tensor]] = direct  # how a pass through it is run: smi.engine
 
     def stops_at(self, iteration: int) -> bool:
         """Do patches stop before this iteration?"""

@@ -9,6 +9,7 @@ Shapes: B images, C channels, H x W pixels, K kept patches.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +42,7 @@ def loss_and_gradient(model: Any, plan: Plan, batch: Batch, jitter: Jitter) -> t
     if of_model is None:
         return loss, gradient
     gradient = torch.zeros_like(batch.image) if gradient is None else gradient
+    run = partial(_through_model, model, plan, of_model)
     count = len(image)
     for start in range(0, count, plan.micro_batch or count):
         part = slice(start, min(start + (plan.micro_batch or count), count))
@@ -50,11 +52,11 @@ def loss_and_gradient(model: Any, plan: Plan, batch: Batch, jitter: Jitter) -> t
         if gathered:
             places = jitter.pixel_index(kept, model.grid, image.shape[1])
             pixels = batch.image[part].flatten(1).gather(1, places).unflatten(1, (kept.shape[1], -1))
-            value, change = _through_model(model, plan, of_model, pixels, cells, batch.targets[part], share)
+            value, change = plan.execute(run, pixels, cells, batch.targets[part], share)
             gradient[part].flatten(1).scatter_add_(1, places, change.flatten(1))
         else:
             pixels = view[part].detach()
-            value, change = _through_model(model, plan, of_model, pixels, cells, batch.targets[part], share)
+            value, change = plan.execute(run, pixels, cells, batch.targets[part], share)
             gradient[part].add_(jitter.undo(change))
         loss = value if loss is None else loss + value
     return loss, gradient

@@ -6,9 +6,8 @@ N = S + K tokens, D width, h heads. Images are normalised as the model expects t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -129,10 +128,18 @@ class TokenModel:
 
         view: as in `forward`, an image or the kept patches' pixels.
         """
-        if "attention_outputs" not in needs:
-            return {"logits": self.forward(view, kept)}
-        with self.attention_outputs() as captured:
+        with self.watch(needs) as captured:
             logits = self.forward(view, kept)
+        return self.described(logits, captured, needs)
+
+    def watch(self, needs: frozenset[str]) -> AbstractContextManager[list[Any]]:
+        """While open, forward passes append to the list what `described` makes those fields from."""
+        return self.attention_outputs() if "attention_outputs" in needs else nullcontext([])
+
+    def described(self, logits: Tensor, captured: list[Any], needs: frozenset[str]) -> dict[str, Any]:
+        """The fields of `smi.objectives.Step` from the logits of a pass and what was captured during it."""
+        if "attention_outputs" not in needs:
+            return {"logits": logits}
         outputs = [mean_over_heads(output, self.heads, self.prefix_tokens) for output in captured]
         return {"logits": logits, "attention_outputs": outputs}
 
@@ -190,18 +197,6 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             module.training = mode
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
-
-
-def halved(model: nn.Module) -> nn.Module:
-    """A frozen copy whose linear and convolution weights are bfloat16 already.
-
-    Autocast makes the same cast in every forward pass of a frozen weight, which it does not cache.
-    """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            module.to(torch.bfloat16)
-    return model
 
 
 def normalisation(model: nn.Module) -> tuple[Tensor, Tensor]:

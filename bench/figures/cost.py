@@ -58,7 +58,8 @@ def _pairs(material: Material) -> list[tuple[Row, Row]]:
     found: dict[tuple[str, int], dict[str, Row]] = {}
     for row in material.rows(GRID, "cost"):
         settings, method = row.records["cost"]["settings"], row.cell["method"]
-        if settings["precision"] == "fp32" and row.cell["model"] in NAMES and method in (SPARSE, DENSE):
+        plain = settings["precision"] == "fp32" and "engine" not in settings  # eager
+        if plain and row.cell["model"] in NAMES and method in (SPARSE, DENSE):
             found.setdefault((row.cell["model"], settings["batch"]), {})[method] = row
     chosen: dict[str, tuple[Row, Row]] = {}
     for (model, _), pair in sorted(found.items()):  # the smallest batch first

@@ -6,7 +6,7 @@ Two grids that ask for the same teacher or the same images get the same task, an
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -100,15 +100,16 @@ class Workshop:
     def here(self) -> tuple[str, str]:
         return ("scales", self.scale)
 
-    def need_axes(self, *names: str) -> None:
+    def need_axes(self, *names: str, optional: Sequence[str] = ()) -> None:
         """Refuse a grid that lacks an axis of the experiment, or has one that it does not know."""
         axes = self.grid.scale(self.scale).axes
         for name in names:
             if name not in axes:
                 raise self.grid.error((*self.here, "axes"), f"the axis {name!r} is missing")
         for name in axes:
-            if name not in names:
-                raise self.grid.error((*self.here, "axes", name), f"unknown axis {name!r}", names)
+            if name not in (*names, *optional):
+                allowed = (*names, *optional)
+                raise self.grid.error((*self.here, "axes", name), f"unknown axis {name!r}", allowed)
 
     def split(self, dataset: str, split: str) -> dict[str, Any]:
         """What names a split in settings (bench.datasets.fingerprint)."""

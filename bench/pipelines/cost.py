@@ -12,11 +12,13 @@ from pydantic import Field
 import smi
 from bench import models
 from bench.grid import Grid
+from bench.measure import MODES
 from bench.pipelines.common import Method, Settings, Workshop
 from bench.plan import CellTasks
 from bench.task import Sources, Task
 
 AXES = ("model", "resolution", "method", "batch", "precision")
+ENGINE = "engine"  # an axis that may be absent: eager
 Beside = Literal["reference", "smi_dense", "reference_dense"]
 
 
@@ -39,7 +41,9 @@ class CostWorkshop(Workshop):
     settings_schema: ClassVar = CostSettings
     method_schema: ClassVar = CostMethod
 
-    def cost(self, model: str, resolution: int, method: str, batch: int, precision: str) -> Task:
+    def cost(
+        self, model: str, resolution: int, method: str, batch: int, precision: str, engine: str = "eager"
+    ) -> Task:
         wanted = self.methods[method]
         if wanted.source != "inversion":
             raise self.grid.error(("methods", method, "source"), "only inversions have a cost", ["inversion"])
@@ -50,6 +54,8 @@ class CostWorkshop(Workshop):
         if precision not in ("fp32", "bf16"):
             place = (*self.here, "axes", "precision")
             raise self.grid.error(place, f"unknown precision {precision!r}", ["fp32", "bf16"])
+        if engine not in MODES:
+            raise self.grid.error((*self.here, "axes", ENGINE), f"unknown engine {engine!r}", MODES)
         described = models.describe(model, self.sources, weights=False)
         shape = models.outline(model)
         own = getattr(shape, "patch_embed", None)
@@ -67,9 +73,12 @@ class CostWorkshop(Workshop):
             "repetitions": self.settings.repetitions,
             "warmup": self.settings.warmup,
         } | self._stages(method, wanted)
-        return self.task(
-            "cost", settings, {}, f"cost {model} {resolution} {method} batch {batch} {precision}"
-        )
+        label = f"cost {model} {resolution} {method} batch {batch} {precision}"
+        if engine != "eager":  # our own dense inversion is a cell by itself, and would be compiled once more
+            beside = ["smi_eager", *(other for other in wanted.beside if other != "smi_dense")]
+            settings |= {"engine": engine, "beside": beside}
+            label += f" {engine}"
+        return self.task("cost", settings, {}, label)
 
     def _stages(self, name: str, method: CostMethod) -> dict[str, Any]:
         chosen = self._inversion(name, method)
@@ -79,7 +88,7 @@ class CostWorkshop(Workshop):
 def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     """The cost task of each cell."""
     workshop = CostWorkshop(grid, scale, sources)
-    workshop.need_axes(*AXES)
+    workshop.need_axes(*AXES, optional=(ENGINE,))
     cells = []
     for cell in grid.cells(scale):
         try:

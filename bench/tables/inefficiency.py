@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import smi
 from bench import models, paper
-from bench.tables.cost import TITLES, load, row_of_speed
+from bench.tables.cost import load, row_of_speed
+from bench.tables.goals import TITLES
 from bench.tables.parts import NOTHING, difference, figure, footer, markdown, status
 from bench.tables.published import Sheet
 

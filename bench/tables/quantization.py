@@ -142,6 +142,7 @@ def _measured(
         and settings["recipe"]["name"] == method["recipe"]
         and settings["stopping"] == schedule
         and settings["precision"] == "fp32"
+        and "engine" not in settings  # eager
         and method.get("score", "cls_attention") == "cls_attention"
     ]
     if not fitting:

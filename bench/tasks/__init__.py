@@ -32,5 +32,5 @@ KINDS: dict[str, Kind] = {
     "evaluate": Kind(1, evaluate.run),
     "quantize": Kind(1, quantize.run),
     "transfer": Kind(2, transfer.run),
-    "cost": Kind(1, cost.run),
+    "cost": Kind(2, cost.run),
 }

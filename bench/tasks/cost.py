@@ -1,7 +1,8 @@
 """Kind "cost": what an iteration costs, of an inversion and of the published way beside it (bench/measure.py).
 
 settings: model (bench.models.describe without weights: random ones do), resolution, recipe (smi.Recipe as JSON),
-stopping ({"at", "drop"} or None), batch, precision, beside (further engines, see bench.measure), repetitions, warmup.
+stopping ({"at", "drop"} or None), batch, precision, beside (further engines, see bench.measure), repetitions, warmup;
+engine (of bench.measure.MODES; absent: eager).
 Every measurement is a process of its own, and on one machine no two measure at a time.
 """
 
@@ -31,21 +32,25 @@ POLL_SECONDS = 0.5
 
 def run(job: Job) -> dict[str, Any]:
     """Metrics, all of the last stage unless said otherwise: engines {name: {median, least, most (seconds of an
-    iteration), repetitions, iterations_per_second, images_per_second, memory (not of *_dense)}}; parts (seconds of
-    forward, backward, rest); stages and average_iterations_per_second (of a whole run); FLOPs in both conventions;
-    threads; load (the machine's load average over the last minute, this measurement included)."""
+    iteration), repetitions, iterations_per_second, images_per_second, memory (of smi and reference)}}; parts (seconds
+    of an iteration, see bench.measure); matmul_gmacs_per_second (of a plain product on the same device, in the same
+    process); stages, and average_iterations_per_second of a whole run (eager only: other engines would be built anew
+    for each stage); FLOPs in both conventions; threads; load (the machine's load average over the last minute, this
+    measurement included)."""
     settings = job.task.settings
     stages = _stages(settings)
     kept = stages[-1]["patches"] if settings["stopping"] else None
+    mode = settings.get("engine", "eager")
     engines = ["smi", *settings["beside"]]
     request = {
         "model": settings["model"],
         "resolution": settings["resolution"],
         "recipe": settings["recipe"],
         "kept": kept,
-        "stages": [stage["patches"] for stage in stages[:-1]],
+        "stages": [stage["patches"] for stage in stages[:-1]] if mode == "eager" else [],
         "batch": settings["batch"],
         "precision": settings["precision"],
+        "mode": mode,
         "engines": engines,
         "repetitions": settings["repetitions"],
         "warmup": settings["warmup"],
@@ -58,20 +63,24 @@ def run(job: Job) -> dict[str, Any]:
         for index, engine in enumerate(engines):
             job.progress(1 + index, 1 + len(engines), {})
             figures[engine] = _speed(timed["seconds"][engine], settings["batch"])
-            if not engine.endswith("_dense"):  # those are measured where they are the method
+            if engine in ("smi", "reference"):  # the others are measured where they are the method
                 figures[engine]["memory"] = _measure(job, {**request, "engines": [engine], "what": "memory"})
-    for stage, seconds in zip(stages, [*timed["stages"], figures["smi"]["median"]], strict=True):
-        stage["seconds"] = seconds * stage["iterations"]
     total = sum(stage["iterations"] for stage in stages)
     return {
         "engines": figures,
-        "parts": timed["parts"],
+        **{name: timed[name] for name in ("parts", "matmul_gmacs_per_second", "threads", "load")},
         "stages": stages,
-        "average_iterations_per_second": total / sum(stage["seconds"] for stage in stages),
-        "threads": timed["threads"],
-        "load": timed["load"],
+        **(_over_a_run(stages, [*timed["stages"], figures["smi"]["median"]]) if mode == "eager" else {}),
         **_flops(settings, kept, total),
     }
+
+
+def _over_a_run(stages: list[dict[str, Any]], seconds: Sequence[float]) -> dict[str, float]:
+    """Books each stage's seconds from those of one of its iterations, and gives the average of the whole run."""
+    for stage, of_one in zip(stages, seconds, strict=True):
+        stage["seconds"] = of_one * stage["iterations"]
+    iterations = sum(stage["iterations"] for stage in stages)
+    return {"average_iterations_per_second": iterations / sum(stage["seconds"] for stage in stages)}
 
 
 def _stages(settings: Mapping[str, Any]) -> list[dict[str, Any]]:

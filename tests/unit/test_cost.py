@@ -10,6 +10,7 @@ from bench.errors import BenchError
 from bench.measure import Request, measure
 from bench.models import ARCHITECTURES
 from bench.store import Store
+from bench.tables import goals
 from bench.tables.cost import slug
 from bench.task import Sources
 from bench.worker import run_task
@@ -76,7 +77,8 @@ def test_engines_take_turns_and_every_repetition_is_handed_back(precision):
         "reference_dense": 4,
     }
     assert len(answer["stages"]) == 2
-    assert set(answer["parts"]) == {"forward", "backward", "rest"}
+    assert set(answer["parts"]) == {"forward", "backward", "pixels", "optimiser"}
+    assert answer["matmul_gmacs_per_second"] > 0
     assert all(seconds > 0 for found in answer["seconds"].values() for seconds in found)
 
 
@@ -87,6 +89,79 @@ def test_memory_counts_what_is_saved_for_backward():
     )
     assert 0 < ours < published
     assert ours < dense
+
+
+@pytest.mark.slow
+def test_a_compiled_engine_is_measured_beside_the_eager_one():
+    answer = measure(request_of(mode="compile", engines=["smi", "smi_eager"], stages=[]))
+    assert {name: len(seconds) for name, seconds in answer["seconds"].items()} == {"smi": 4, "smi_eager": 4}
+    assert set(answer["parts"]) == {"forward", "backward", "pixels", "optimiser"} and answer["stages"] == []
+
+
+def test_cuda_graphs_are_not_measured_on_a_cpu():
+    with pytest.raises(smi.InvalidSetting, match=r"^cuda_graphs needs a CUDA device; this is cpu$"):
+        measure(request_of(mode="cuda_graphs", engines=["smi"]))
+
+
+def test_an_eager_cell_is_the_task_that_it_was_before_engines(tmp_path):
+    """Costs are looked up by their settings, so these gain a key only where the engine is another."""
+    with_engines = GRID.replace("precision: [fp32]", "precision: [fp32]\n      engine: [eager, compile]")
+    before = pipelines.build(load(tmp_path), "digits", Sources())
+    after = pipelines.build(load(tmp_path, with_engines), "digits", Sources())
+    eager, compiled = (
+        [cell for cell in after if cell.cell["engine"] == name] for name in ("eager", "compile")
+    )
+    assert [cell.tasks["cost"].key for cell in eager] == [cell.tasks["cost"].key for cell in before]
+    assert len({cell.tasks["cost"].key for cell in after}) == 4
+    assert compiled[1].tasks["cost"].settings["beside"] == ["smi_eager", "reference", "reference_dense"]
+
+
+def done(method: str, batch: int, device_type: str, **metrics) -> dict:
+    """A record of the sparse or dense Base in half precision on a device, as the table reads it."""
+    cell = {"model": "deit_base_patch16_224", "method": method, "batch": batch, "precision": "bf16"}
+    patches = 46 if method.endswith("sparse") else None
+    return {
+        "cell": cell,
+        "device_type": device_type,
+        "settings": {"recipe": {"name": "deepinversion"}},
+        "metrics": {"stages": [{"patches": patches}], **metrics},
+    }
+
+
+def rows_of(table: str) -> dict[str, list[str]]:
+    lines = [[part.strip() for part in line.strip("| ").split("|")] for line in table.splitlines()[2:]]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_goals_that_nothing_was_measured_for_stand_as_not_run():
+    rows = rows_of(goals.goals([], gpu=True))
+    wanted = {what: row[-2] for what, row in rows.items() if row[-2] != "-"}
+    assert wanted == {
+        "published sparse over our sparse, last stage": ">= 10.00",
+        "published dense over our sparse, last stage": ">= 40.00",
+        "our dense Base over a plain matmul, in GMAC/s": ">= 50%",
+        "PSAQ-ViT as published over ours": ">= 10.00",
+    }
+    assert all(row[4] == row[-1] == "not run" for row in rows.values())
+
+
+def test_goals_of_a_gpu_are_held_against_its_measurements():
+    engines = {
+        "smi": {"median": 0.5, "images_per_second": 1000.0, "memory": {"gpu_mib": 10.0}},
+        "reference": {"median": 6.0, "memory": {"gpu_mib": 25.0}},
+        "reference_dense": {"median": 19.0},
+    }
+    sparse = done("deepinversion_sparse", 128, "gpu", engines=engines)
+    dense = done("deepinversion_dense", 128, "gpu", engines=engines, matmul_gmacs_per_second=60000.0)
+    of_another_batch = done(
+        "deepinversion_sparse", 32, "gpu", engines={**engines, "reference": {"median": 50.0}}
+    )
+    rows = rows_of(goals.goals([of_another_batch, sparse, dense], gpu=True))
+    assert rows["published sparse over our sparse, last stage"][4] == "12.00"
+    assert rows["published sparse over our sparse, last stage"][-2:] == [">= 10.00", "yes"]
+    assert rows["published dense over our sparse, last stage"][-2:] == [">= 40.00", "no"]
+    assert rows["our dense Base over a plain matmul, in GMAC/s"][-1] == "yes"
+    assert rows["memory: published sparse over our sparse, last stage"][4] == "2.50"
 
 
 @pytest.mark.slow
@@ -112,6 +187,7 @@ def test_cells_become_tasks_records_and_pages(tmp_path):
     assert own.name in page.read_text(encoding="utf-8")
     text = own.read_text(encoding="utf-8")
     assert "PSAQ-ViT (dense)" in text and "published dense over our sparse" in text
+    assert "On a GPU" in text and "not run" in text
 
     # records of another device have a page of their own and change nothing on this one
     sheet = json.loads(
@@ -129,6 +205,11 @@ def test_cells_become_tasks_records_and_pages(tmp_path):
         ("precision: [fp32]", "precision: [fp8]", "unknown precision 'fp8'"),
         ("batch: [2]", "batch: [0]", "0 is no batch"),
         ("resolution: [32]", "resolution: [224]", "digits_vit takes 32 pixels a side, not 224"),
+        (
+            "precision: [fp32]",
+            "precision: [fp32]\n      engine: [fast]",
+            "unknown engine 'fast'; allowed: eager",
+        ),
         ("beside: [reference]", "beside: [magic]", "magic"),
         ("repetitions: 3", "repetitions: 1", "repetitions"),
         ("model: [digits_vit]", "model: [digits_vitt]", "unknown model 'digits_vitt'"),

@@ -18,7 +18,8 @@ from smi.patch_similarity import similarity_entropy
 from smi.step import loss_and_gradient
 from smi.stopping import random as random_score
 from smi.total_variation import tv_l2
-from smi.vit import adapt, frozen, halved, normalisation
+from smi.vit import adapt, frozen, normalisation
+from smi.weights import halved
 
 JITTERS = [Jitter(), Jitter(4, -8), Jitter(-3, 7, flip=True), Jitter(5, 0, flip=True)]
 RECIPES = ["deepinversion", "psaq"]

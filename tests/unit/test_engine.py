@@ -1,0 +1,218 @@
+"""How the model part is executed: packed weights, torch.compile and replayed passes, against the plain way."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import smi
+from smi import engine
+from smi.geometry import Jitter
+from smi.loop import Batch, Plan
+from smi.step import loss_and_gradient
+from smi.stopping import random as random_score
+from smi.vit import adapt, frozen
+from smi.weights import packed
+
+SHORT = smi.recipe("deepinversion", iterations=8, learning_rate=0.1)
+STOPPING = smi.Stopping(at=(2, 5), drop=0.3)
+NEAR = {"rtol": 0, "atol": 1e-3}  # eight steps of Adam at a rate of 0.1, from rounding
+JITTER = Jitter(-3, 2, flip=True)
+
+
+def plan_of(recipe: str, **fields) -> Plan:
+    named = smi.recipe(recipe, iterations=8, **({"warmup": 2} if recipe == "psaq" else {}))
+    return Plan(named, None, random_score, "fp32", (), **fields)
+
+
+def batch_of(model: nn.Module, plan: Plan, kept: int | None, size: int = 3) -> Batch:
+    """Noise, and as many kept patches of each image as asked, drawn anew in each call."""
+    tokens = adapt(model)
+    batch = Batch.start(tokens, plan, size, None, (1, 2), torch.device("cpu"))
+    if kept is not None:
+        batch.hold(torch.rand(size, tokens.num_patches).argsort(1)[:, :kept].sort(1).values, tokens.grid)
+    return batch
+
+
+def wide_vit(tiny_vit, **overrides) -> nn.Module:
+    return tiny_vit(embed_dim=192, num_heads=3, **overrides)
+
+
+# ---- packed weights
+
+
+@pytest.mark.parametrize("recipe", ["deepinversion", "psaq"])
+@pytest.mark.parametrize("kept", [None, 5])
+def test_packed_weights_have_the_loss_and_gradient_of_the_model(tiny_vit, kept, recipe):
+    model, plan = wide_vit(tiny_vit), plan_of(recipe)
+    batch = batch_of(model, plan, kept)
+    seen = engine.observer(adapt(model), "fp32", plan.recipe.objective.needs, compile=False)
+    if seen.model is model:
+        pytest.skip("this processor has nothing to gain from packed weights")
+    with frozen(model):
+        plain = loss_and_gradient(adapt(model), plan, batch, JITTER)
+        ours = loss_and_gradient(adapt(model), replace(plan, observer=seen), batch, JITTER)
+    for one, other in zip(ours, plain, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert ours[1].abs().max() > 1e-4
+
+
+def test_packed_copies_share_the_model_and_leave_it_alone(tiny_vit):
+    model = wide_vit(tiny_vit).train()
+    copied = packed(model)
+    if copied is model:
+        pytest.skip("this processor has nothing to gain from packed weights")
+    assert {id(p) for p in copied.parameters()} == {id(p) for p in model.parameters()}
+    assert not copied.training and all(module.training for module in model.modules())
+    assert type(model.blocks[0].mlp.fc1) is nn.Linear and type(copied.blocks[0].mlp.fc1) is not nn.Linear
+
+
+@pytest.mark.parametrize("change", ["narrow", "double", "watched"])
+def test_other_models_are_not_packed(tiny_vit, change):
+    """Small models keep their bits; hooks go on seeing the layers that they were put on."""
+    model = tiny_vit(embed_dim=96) if change == "narrow" else wide_vit(tiny_vit)
+    if change == "double":
+        model.double()
+    if change == "watched":
+        model.blocks[0].register_forward_hook(lambda *_: None)
+    assert packed(model) is model
+
+
+# ---- torch.compile
+
+
+def compiled_and_eager(model: nn.Module, **settings) -> tuple[smi.SyntheticImages, smi.SyntheticImages]:
+    return tuple(smi.invert(model, 2, **settings, seed=1, compile=on) for on in (True, False))
+
+
+def test_compiled_images_are_the_eager_ones_up_to_rounding_and_the_model_is_left_alone(tiny_vit):
+    """PSAQ-ViT's loss watches every block through hooks: they are put into a copy."""
+    model = tiny_vit(depth=1).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    ours, plain = compiled_and_eager(model, recipe=smi.recipe("psaq", iterations=4, warmup=2))
+    assert_close(ours.pixels, plain.pixels, **NEAR)
+    assert ours.made["compile"] is True and "compile" not in plain.made
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_every_stage_is_compiled_however_many_there_are(tiny_vit):
+    """torch counts the compilations of a function, and gives up after eight unless told otherwise."""
+    with torch._dynamo.config.patch(recompile_limit=1):
+        ours, plain = compiled_and_eager(tiny_vit(depth=1), recipe=SHORT, stopping=STOPPING)
+    assert ours.kept.equal(plain.kept)
+    assert_close(ours.pixels, plain.pixels, **NEAR)
+
+
+@pytest.mark.slow
+def test_compiled_in_half_precision(tiny_vit):
+    settings = {"recipe": smi.recipe(SHORT, iterations=4), "precision": "bf16"}
+    ours, plain = compiled_and_eager(tiny_vit(depth=1), **settings)
+    assert (ours.pixels - plain.pixels).abs().mean() < 0.02
+
+
+@pytest.mark.slow
+def test_compiled_in_parts(tiny_vit):
+    ours, plain = compiled_and_eager(tiny_vit(depth=1), recipe=SHORT, micro_batch=1)
+    assert_close(ours.pixels, plain.pixels, **NEAR)
+
+
+@pytest.mark.slow
+def test_compiled_batch_statistics_of_a_cnn():
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(8, 3))
+    model.pretrained_cfg = {"input_size": (3, 16, 16), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    short = smi.recipe("deepinversion_bn", iterations=4, warmup=1, learning_rate=0.01)
+    ours, plain = compiled_and_eager(model, recipe=short)
+    assert_close(ours.pixels, plain.pixels, **NEAR)
+
+
+@pytest.mark.slow
+def test_compiled_runs_resume_to_the_same_bits_and_only_as_compiled_ones(tiny_vit, tmp_path):
+    model, path = tiny_vit(depth=1), tmp_path / "state"
+    settings = {"count": 2, "recipe": SHORT, "stopping": STOPPING, "seed": 3}
+    whole = smi.invert(model, **settings, compile=True)
+    calls = iter(range(100))
+    with pytest.raises(smi.Interrupted):
+        smi.invert(model, **settings, compile=True, checkpoint=path, should_stop=lambda: next(calls) >= 4)
+    with pytest.raises(smi.CheckpointError, match="compile is True there"):
+        smi.invert(model, **settings, checkpoint=path)
+    resumed = smi.invert(model, **settings, compile=True, checkpoint=path)
+    assert resumed.pixels.equal(whole.pixels) and resumed.kept.equal(whole.kept)
+
+
+def test_a_missing_compiler_is_one_clear_line(tiny_vit, monkeypatch, tmp_path):
+    inductor = pytest.importorskip("torch._inductor.config")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    no_compiler = inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False})
+    one_line = pytest.raises(smi.InvalidSetting, match=r"^compile=True does not work here: [^\n]+$")
+    with no_compiler, one_line as caught:
+        smi.invert(tiny_vit(depth=1, embed_dim=24), 1, SHORT, compile=True)
+    assert "ompiler" in str(caught.value)
+
+
+# ---- replayed passes
+
+
+def stand_in(function):
+    """As a CUDA graph does: results lie where they lay, and replaying writes them there anew."""
+    results = [value.clone() for value in function()]
+
+    def replay():
+        for place, value in zip(results, function(), strict=True):
+            place.copy_(value)
+        return tuple(results)
+
+    stand_in.recorded += 1
+    return replay
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+@pytest.mark.parametrize("recipe", ["deepinversion", "psaq"])
+def test_replayed_passes_are_the_plain_ones_bit_for_bit(tiny_vit, recipe, micro_batch):
+    """Other jitter, pixels, targets and patches each time, through stops that change the shapes."""
+    if recipe == "psaq" and micro_batch:
+        pytest.skip("its patch similarity is not split")
+    stand_in.recorded = 0
+    model, plan = tiny_vit(), plan_of(recipe, micro_batch=micro_batch)
+    replayed = replace(plan, execute=engine.Replayed(stand_in))
+    counts = [None, None, 11, 11, 11, 5, None]
+    with frozen(model):
+        for index, kept in enumerate(counts):
+            batch = batch_of(model, plan, kept)
+            batch.image.add_(index)
+            batch.targets = (batch.targets + index) % 5
+            jitter = Jitter(index, -index, flip=bool(index % 2))
+            ours = loss_and_gradient(adapt(model), replayed, batch, jitter)
+            plain = loss_and_gradient(adapt(model), plan, batch, jitter)
+            assert ours[0].equal(plain[0]) and ours[1].equal(plain[1])
+    assert stand_in.recorded == 4 * (1 if micro_batch is None else 2)  # one for each shape until it changes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cuda_graphs": True}, "cuda_graphs needs a CUDA device; this is cpu"),
+        ({"compile": "yes"}, "compile is 'yes'; allowed: True, False"),
+        ({"cuda_graphs": 1}, "cuda_graphs is 1; allowed: True, False"),
+    ],
+)
+def test_bad_engines_are_named(tiny_vit, settings, message):
+    with pytest.raises(smi.InvalidSetting, match=f"^{message}$"):
+        smi.invert(tiny_vit(), 2, SHORT, **settings)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("recipe", [SHORT, smi.recipe("psaq", iterations=6, warmup=2)])
+def test_cuda_graphs_make_the_images_of_plain_passes(tiny_vit, recipe):
+    stopping = None if recipe.name == "psaq" else STOPPING
+    settings = {"recipe": recipe, "stopping": stopping, "batch_size": 2, "device": "cuda", "seed": 1}
+    ours, plain = (smi.invert(tiny_vit(), 4, **settings, cuda_graphs=on) for on in (True, False))
+    assert_close(ours.pixels, plain.pixels, **NEAR)
+    with pytest.raises(smi.InvalidSetting, match="allowed: one of them"):
+        smi.invert(tiny_vit(), 4, **settings, cuda_graphs=True, compile=True)
