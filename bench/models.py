@@ -54,8 +54,8 @@ def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any
     Own architectures give {"name", "architecture"}, timm models {"name", "weights": {"sha256"} or {"hub"}};
     weights=False leaves the weights out (for costs, which do not depend on them).
     """
-    own, _ = split_seed(name)
-    if own in ARCHITECTURES:
+    if is_own(name):
+        own, _ = split_seed(name)
         return {"name": own, "architecture": dict(ARCHITECTURES[own])}
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, [*ARCHITECTURES, *timm.list_models()], n=3)
@@ -83,6 +83,11 @@ def split_seed(name: str) -> tuple[str, int | None]:
             f"a whole number after {', '.join(ARCHITECTURES)}"
         )
     return own, int(seed)
+
+
+def is_own(name: str) -> bool:
+    """Whether it is one of ARCHITECTURES, which are trained here."""
+    return split_seed(name)[0] in ARCHITECTURES
 
 
 def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.Module:

@@ -102,8 +102,8 @@ class ActivationQuantizer(nn.Module):
         if self.formula == "slides":
             return floor_to_range(x.float(), self.low, self.high, self.bits).to(x.dtype)
         scale, zero = self.grid()
-        levels = (x.float() / scale + zero).round().clamp(0, 2**self.bits - 1)
-        return ((levels - zero) * scale).to(x.dtype)
+        levels = (x.float() / scale).add_(zero).round_().clamp_(0, 2**self.bits - 1)  # one new tensor, not five
+        return levels.sub_(zero).mul_(scale).to(x.dtype)
 
     def freeze(self, name: str) -> None:
         """End the calibration; InvalidImages where nothing or nothing finite was seen."""

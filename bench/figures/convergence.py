@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -13,14 +14,19 @@ from bench.figures.material import Material, Row
 from bench.figures.style import BLACK, canvas, look
 
 GRID = "kd"
-Panel = tuple[str, str, str]  # model, data set, pool
+Panel = tuple[str, ...]  # model, data set, pool, and the student where the grid has several
+
+
+def panel_of(cell: Mapping[str, Any]) -> Panel:
+    """Which panel a cell belongs to."""
+    return tuple(str(cell[axis]) for axis in ("model", "dataset", "pool", "student") if axis in cell)
 
 
 def draw(material: Material) -> Still:
     rows = material.rows(GRID, "transfer")
     panels: dict[Panel, list[Row]] = defaultdict(list)
     for row in rows:
-        panels[row.cell["model"], row.cell["dataset"], row.cell["pool"]].append(row)
+        panels[panel_of(row.cell)].append(row)
     across = min(2, len(panels))
     down = -(-len(panels) // across)
     figure = canvas(
@@ -67,7 +73,7 @@ def _teacher(axes: Axes, material: Material, panel: Panel) -> None:
     for entry in material.sheet(GRID).cells:
         cell = entry["cell"]
         record = material.sheet(GRID).records.get(entry["tasks"].get("evaluate", ""))
-        if (cell["model"], cell["dataset"], cell["pool"]) == panel and record and record["status"] == "done":
+        if panel_of(cell) == panel and record and record["status"] == "done":
             axes.axhline(
                 record["metrics"]["top1"], color=BLACK, linewidth=0.9, linestyle="--", label="Teacher"
             )

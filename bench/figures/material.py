@@ -11,16 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import smi
-from bench import atomic
+from bench import atomic, scale_notes
 from bench.store import Record
 from bench.tables import published
 from bench.tables.published import Sheet
 from bench.tasks.images import FILE
-
-SCALES = {
-    "digits": "Scale: digits (a micro ViT on scikit-learn's digits; not the paper's models or data)",
-    "paper": "Scale: paper (the paper's models and data)",
-}
 
 
 class NotMade(Exception):
@@ -52,7 +47,8 @@ class Material:
 
     @property
     def scale_line(self) -> str:
-        return SCALES.get(self.scale, f"Scale: {self.scale}")
+        records = [record for sheet in self.sheets.values() for record in sheet.records.values()]
+        return scale_notes.line(self.scale, records)
 
     def afresh(self) -> Material:
         """The same material, nothing used yet."""

@@ -15,7 +15,7 @@ from pydantic import Field
 
 import smi
 from bench import datasets, models, training
-from bench.errors import MissingData
+from bench.errors import BenchError, MissingData
 from bench.grid import Grid, Strict
 from bench.task import Sources, Task
 from bench.tasks import KINDS
@@ -138,13 +138,20 @@ class Workshop:
             if "architecture" in settings["model"]:
                 _, seed = models.split_seed(model)
                 settings |= {
-                    "training": training.expand(self.settings.teacher),
+                    "training": self.training(self.settings.teacher, "teacher"),
                     "seed": self.settings.teacher_seed if seed is None else seed,
                     "train": self.split(dataset, "train"),
                     "validation": self.split(dataset, "validation"),
                 }
             self._teachers[model, dataset] = self.task("teacher", settings, {}, f"teacher {model}")
         return self._teachers[model, dataset]
+
+    def training(self, settings: Mapping[str, Any], *place: str) -> dict[str, Any]:
+        """All settings of a training; `place` is where in the scale's settings these stand."""
+        try:
+            return training.expand(settings)
+        except BenchError as error:
+            raise self.grid.error((*self.here, "settings", *place), str(error)) from None
 
     def images(
         self, model: str, dataset: str, method: str, seed: int, count: int | None = None

@@ -21,6 +21,8 @@ from smi.distillation import Settings as Numbers
 from smi.errors import SmiError
 
 AXES = ("model", "dataset", "method", "pool", "seed")
+STUDENT = "student"  # an axis that a grid may have: names of settings' students, or FRESH, which is meant without it
+FRESH = "fresh"
 SET_STRIDE = 10_000  # between the seeds of two sets of one pool; seeds of a grid must stay below it
 
 
@@ -53,12 +55,22 @@ class Learning(Strict):
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
+class Student(Strict):
+    """A student that has learnt some classes before: from the training pictures of `classes`, as our teachers learn
+    (settings.teacher with the changes in `training`), from `seed`."""
+
+    classes: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    training: dict[str, Any] = {}
+    seed: int
+
+
 class TransferSettings(Settings):
-    """The settings of one scale. Pools are named; the axis `pool` refers to them."""
+    """The settings of one scale. Pools and students are named; the axes `pool` and `student` refer to them."""
 
     fine_tuning: dict[str, Any] = {}  # bench.fine_tuning.DEFAULTS, for teachers made from pretrained models
     pools: Annotated[dict[str, Pool], Field(min_length=1)]
     learning: Learning
+    students: dict[str, Student] = {}
     evaluate_every: Count
 
 
@@ -78,7 +90,7 @@ class TransferWorkshop(Workshop):
 
     def teacher(self, model: str, dataset: str) -> Task:
         """Ours is trained here; timm's is one's own for the data set if there is one, else fine-tuned here."""
-        if model in models.ARCHITECTURES:
+        if models.is_own(model):
             return super().teacher(model, dataset)
         if (model, dataset) not in self._teachers:
             self.outline(model)
@@ -87,7 +99,9 @@ class TransferWorkshop(Workshop):
             self._teachers[model, dataset] = self.task("teacher", settings, {}, f"teacher {model} {dataset}")
         return self._teachers[model, dataset]
 
-    def transfer(self, model: str, dataset: str, method: str, pool: str, seed: int) -> dict[str, Task]:
+    def transfer(
+        self, model: str, dataset: str, method: str, pool: str, seed: int, student: str
+    ) -> dict[str, Task]:
         """The transfer's task; none where the images cannot be had here."""
         chosen, wanted = self._pool(pool), self.methods[method]
         sets = self._sets(model, dataset, method, chosen, seed)
@@ -104,7 +118,34 @@ class TransferWorkshop(Workshop):
         }
         inputs = {"teacher": self.teacher(model, dataset), **sets}
         label = f"transfer {model} {dataset} {method} {pool} seed {seed}"
+        if student != FRESH:
+            inputs["student"] = self.trained_student(model, dataset, student)
+            label += f" {student}"
         return {"transfer": self.task("transfer", settings, inputs, label)}
+
+    def trained_student(self, model: str, dataset: str, name: str) -> Task:
+        """A student of the model's architecture that was trained on some classes: a task of kind "teacher"."""
+        if name not in self.settings.students:
+            place = (*self.here, "axes", STUDENT)
+            raise self.grid.error(place, f"unknown student {name!r}", [FRESH, *self.settings.students])
+        place = (*self.here, "settings", "students", name)
+        wanted, count = self.settings.students[name], self._classes(dataset)
+        if max(wanted.classes) >= count:
+            message = f"class {max(wanted.classes)} is none of {dataset}'s"
+            raise self.grid.error((*place, "classes"), message, [f"0 to {count - 1}"])
+        if not models.is_own(model):
+            raise self.grid.error(place, f"{model} is pretrained", list(models.ARCHITECTURES))
+        chosen = {"classes": sorted(set(wanted.classes))}
+        settings = {
+            "model": models.describe(model, self.sources),
+            "training": self.training(
+                {**self.settings.teacher, **wanted.training}, "students", name, "training"
+            ),
+            "seed": wanted.seed,
+            "train": self.split(dataset, "train") | chosen,
+            "validation": self.split(dataset, "validation") | chosen,
+        }
+        return self.task("teacher", settings, {}, f"student {models.split_seed(model)[0]} {name}")
 
     def _student(self, model: str, dataset: str) -> dict[str, Any]:
         """The teacher's model before it saw the data set: fresh weights, or pretrained ones with a fresh head."""
@@ -172,7 +213,7 @@ class TransferWorkshop(Workshop):
 def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     """Tasks of each cell: "evaluate" for the teacher itself (`source: none`), else "transfer" and what it needs."""
     workshop = TransferWorkshop(grid, scale, sources)
-    workshop.need_axes(*AXES)
+    workshop.need_axes(*AXES, optional=(STUDENT,))
     for index, seed in enumerate(grid.scale(scale).axes["seed"]):
         if seed >= SET_STRIDE:
             place = (*workshop.here, "axes", "seed", index)
@@ -181,10 +222,16 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
 
 
 def cell_tasks(
-    workshop: TransferWorkshop, model: str, dataset: str, method: str, pool: str, seed: int
+    workshop: TransferWorkshop,
+    model: str,
+    dataset: str,
+    method: str,
+    pool: str,
+    seed: int,
+    student: str = FRESH,
 ) -> dict[str, Task]:
     if workshop.methods[method].source != "none":
-        return workshop.transfer(model, dataset, method, pool, seed)
+        return workshop.transfer(model, dataset, method, pool, seed, student)
     inputs = {"teacher": workshop.teacher(model, dataset)}
     label = f"evaluate {model} {dataset} teacher"
     return {"evaluate": workshop.task("evaluate", {"test": workshop.split(dataset, "test")}, inputs, label)}

@@ -12,8 +12,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from bench.figures.material import SCALES
-from bench.grid import DEFAULT_SCALE, PAPER_SCALE
+from bench import scale_notes
 from bench.report.contents import Contents, Picture, Table
 from bench.tables.published import Sheet
 from bench.wording import plural
@@ -22,15 +21,6 @@ from bench.wording import plural
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 LARGE = 600  # records listed for one grid
 
-NOTES = {
-    DEFAULT_SCALE: (
-        "This is the embedded scale: a micro ViT on scikit-learn's digits, made on any machine in minutes. Same code, "
-        "same grids, same tables as the paper's scale, other model and data. It shows that the method and the whole "
-        "pipeline work; it neither confirms nor refutes the paper's figures, which are of DeiT on ImageNet and CIFAR. "
-        "Pictures at this scale are texture, not readable digits."
-    ),
-    PAPER_SCALE: "This is the paper's scale: its models, its data, its settings, beside its own figures.",
-}
 GENERAL = (
     "Accuracies are mean ± sample standard deviation over seeds (n). A cell that was not run says so; nothing is "
     "filled in. What the paper reports stands in columns of its own and is never mixed with what was measured here."
@@ -56,7 +46,8 @@ def render(contents: Contents) -> str:
     body = "".join(
         f'<section id="{key}"><h2>{escape(name)}</h2>{text}</section>' for key, name, text in sections
     )
-    line = SCALES.get(contents.scale, f"Scale: {contents.scale}")
+    records = [record for sheet in contents.sheets.values() for record in sheet.records.values()]
+    line = scale_notes.line(contents.scale, records)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -78,9 +69,7 @@ def _navigation(
 
 
 def _read_first(contents: Contents) -> str:
-    parts = [
-        f"<p>{escape(NOTES.get(contents.scale, 'Not the scale of the paper.'))}</p><p>{escape(GENERAL)}</p>"
-    ]
+    parts = [f"<p>{escape(scale_notes.words(contents.scale).shows)}</p><p>{escape(GENERAL)}</p>"]
     rows = [
         {
             "grid": hole["grid"],

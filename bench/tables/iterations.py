@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.grid import PAPER_SCALE
+from bench import scale_notes
+from bench.grid import DEFAULT_SCALE, PAPER_SCALE
 from bench.tables.parts import NOT_RUN, figure, footer, holes, markdown, mean_std, status
 from bench.tables.published import Sheet
 
@@ -18,9 +19,9 @@ Seconds are of the inversion's optimisation alone, mean ± sample standard devia
 the mean logit error of the method stays within {CALIBRATED:g} times that of its longest run. A run is measured anew for
 each length, whatever other work the machine had, so seconds are no benchmark (that is `nox -s benchmark`)."""
 
-DIGITS_NOTE = """\
-**Scale: digits** (a micro ViT on scikit-learn's digits). Top-1 is flat here within the noise of one test picture (0.19
-points) and of the seeds, whatever the images; that is what this scale can show, not that images do not matter."""
+FLAT = """\
+Top-1 is flat here within the noise of one test picture (0.19 points) and of the seeds, whatever the images; that is
+what this scale can show, not that images do not matter."""
 
 
 def text(sheet: Sheet) -> str:
@@ -28,7 +29,8 @@ def text(sheet: Sheet) -> str:
     frame = pd.DataFrame([_line(sheet, entry) for entry in sheet.cells])
     parts = [f"# {sheet.title}, {sheet.scale} scale"]
     if sheet.scale != PAPER_SCALE:
-        parts.append(DIGITS_NOTE)
+        said = f"**Scale: {sheet.scale}** ({scale_notes.subject(sheet.scale, sheet.records.values())})."
+        parts.append(f"{said}\n{FLAT}" if sheet.scale == DEFAULT_SCALE else said)
     for (model, dataset, bits), group in frame.groupby(["model", "dataset", "bits"], sort=False):
         parts += [f"## {model} on {dataset}, {bits}", markdown(_rows(sheet, group))]
         parts += ["### Seconds to a calibrated model", markdown(_calibrated(sheet, group))]

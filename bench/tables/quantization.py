@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 import smi
-from bench import models, paper
+from bench import models, paper, scale_notes
 from bench.grid import PAPER_SCALE
 from bench.tables.parts import (
     NOT_RUN,
@@ -47,20 +47,12 @@ images; the model that is inverted is the same for all seeds. Logit error is ‖
 alone. Patches are those of a picture that are fed forward, in inversion's last stage and in calibration; test
 pictures are always fed whole."""
 
-DIGITS_NOTES = """\
-What this scale can and cannot show: {pictures} test pictures, so one picture is {step:.2f} points and the standard
-error at 98% is about {error:.1f}: top-1 does not tell calibration sources apart here, noise and real images included,
-and a difference of that size says nothing about which method is better. The relative logit error does move.
-Bit-widths are the paper's, not chosen by what the table looks like. The paper has no figures for this model. The
-controls belong to every reading: they show what feeding few patches does by itself, whatever was optimised and
-however the patches were chosen."""
-
 
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
     frame = _frame(sheet)
     paper_scale = sheet.scale == PAPER_SCALE
-    model = "DeiT/16 on ImageNet" if paper_scale else "a micro ViT on scikit-learn's digits"
+    model = scale_notes.subject(sheet.scale, sheet.records.values())
     if sheet.grid == PAPER_TABLE:
         parts = [f"# Table 3, {sheet.scale} scale: {sheet.title[0].lower()}{sheet.title[1:]}"]
     else:
@@ -250,17 +242,19 @@ def _schedules(sheet: Sheet) -> str:
 def _scale_notes(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
     """What the scale can show, and what is known of the model that was inverted."""
     notes = []
-    pictures = frame.get("evaluate.pictures", pd.Series(dtype=float)).dropna()
-    if sheet.scale != PAPER_SCALE and len(pictures):
-        count = int(pictures.iloc[0])
-        error = 100 * (0.98 * 0.02 / count) ** 0.5
-        notes.append(DIGITS_NOTES.format(pictures=count, step=100 / count, error=error))
-    validation = frame.get("teacher.validation_top1", pd.Series(dtype=float)).dropna()
-    if len(validation):
-        score = f"{validation.iloc[0]:.2f}%"
-        notes.append(
-            f"The model was trained here; its top-1 on the validation split, apart from test, is {score}."
-        )
+    whole = frame[frame["evaluate.pictures"].notna()] if "evaluate.pictures" in frame else frame.iloc[:0]
+    reading = scale_notes.words(sheet.scale).quantization
+    if reading and len(whole):
+        count, right = int(whole["evaluate.pictures"].iloc[0]), float(whole["top1"].mean()) / 100
+        error = 100 * (right * (1 - right) / count) ** 0.5
+        notes.append(reading.format(pictures=count, step=100 / count, error=error))
+    if "teacher.validation_top1" in frame:
+        known = frame.dropna(subset=["teacher.validation_top1"]).drop_duplicates("model")
+        scores = [
+            f"{_title(m)} {v:.2f}%"
+            for m, v in zip(known["model"], known["teacher.validation_top1"], strict=True)
+        ]
+        notes.append(f"Trained here; top-1 on the validation split, apart from test: {', '.join(scores)}.")
     if sheet.scale == PAPER_SCALE:
         notes.append("Where the paper's figures do not agree with each other, and what others measured:")
         notes.append(_known(sheet))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench import paper
+from bench import paper, scale_notes
 from bench.grid import PAPER_SCALE
 from bench.tables.parts import (
     NOT_RUN,
@@ -39,11 +39,6 @@ Read every row against its controls. `control: dense, random patches` and `contr
 being shown few patches does by itself, whatever was inverted and whatever attention chose; `control: sparse, random
 selection` says what attention adds to it; `control: real images` bounds what any images could do."""
 
-DIGITS_NOTES = """\
-The students here start from fresh weights and learn as a whole; the paper's train a linear head on a pretrained
-backbone. One of the {pictures} test pictures is {step:.2f} points. Images are rolled at random by up to an eighth of
-their sides, each on its own, in place of the mirroring that digits do not bear."""
-
 PAPER_NOTES = """\
 The pool `paper` is the paper's setting (1000 rounds of 100 images, one step each). `affordable` is not: as many steps
 on a hundredth of the images. Where the paper's figures disagree among themselves: {disagreements}"""
@@ -55,12 +50,14 @@ def text(sheet: Sheet) -> str:
     title = f"{sheet.title[0].lower()}{sheet.title[1:]}"
     parts = [f"# Table 4, {sheet.scale} scale: {title}"]
     if sheet.scale != PAPER_SCALE:
+        subject = scale_notes.subject(sheet.scale, sheet.records.values())
         parts.append(
-            f"**Scale: {sheet.scale}** (a micro ViT on scikit-learn's digits). Not the paper's models or data, and "
-            "not its figures."
+            f"**Scale: {sheet.scale}** ({subject}). Not the paper's models or data, and not its figures."
         )
-    for (model, pool), group in frame.groupby(["model", "pool"], sort=False):
-        parts += [f"## {_title(model)}, pool `{pool}`: {_pool(sheet, pool)}", markdown(_rows(sheet, group))]
+    for (model, pool, student), group in frame.groupby(["model", "pool", "student"], sort=False):
+        heading = f"## {_title(model)}, pool `{pool}`: {_pool(sheet, pool)}"
+        heading += f", student `{student}`" if student else ""
+        parts += [heading, markdown(_rows(sheet, group))]
     parts += [NOTES, READING, *_scale_notes(sheet, frame), *_measured(sheet, frame)]
     parts += [
         "Top-1 against steps: `figures/convergence.png`, made from the same records by `python -m bench.figures`."
@@ -75,6 +72,7 @@ def _frame(sheet: Sheet) -> pd.DataFrame:
         cell, tasks = entry["cell"], entry["tasks"]
         column = "evaluate" if sheet.methods[cell["method"]]["source"] == "none" else "transfer"
         line: dict[str, Any] = {
+            "student": "",  # where the grid has one kind of student
             **cell,
             "status": status(tasks, column, sheet.records),
             "task": tasks.get(column),
@@ -145,18 +143,17 @@ def _scale_notes(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
     if sheet.scale == PAPER_SCALE:
         relevant = [line for line in paper.load()["disagreements"] if "Table 4" in line]
         return [PAPER_NOTES.format(disagreements=" ".join(relevant))]
-    pictures = frame["pictures"].dropna()
-    return (
-        [DIGITS_NOTES.format(pictures=int(pictures.iloc[0]), step=100 / pictures.iloc[0])]
-        if len(pictures)
-        else []
-    )
+    pictures, reading = frame["pictures"].dropna(), scale_notes.words(sheet.scale).transfer
+    if not reading or pictures.empty:
+        return []
+    return [reading.format(pictures=int(pictures.iloc[0]), step=100 / pictures.iloc[0])]
 
 
 def _measured(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
     """What these very figures say about sparse against dense and against the controls, in one sentence each."""
     sentences = []
-    for (model, dataset, pool), group in frame.groupby(["model", "dataset", "pool"], sort=False):
+    panels = frame.groupby(["model", "dataset", "pool", "student"], sort=False)
+    for (model, dataset, pool, student), group in panels:
         means = group[group["status"] == "done"].groupby("method")["top1"].agg(["mean", "count"])
         gaps = []
         for other in (
@@ -169,8 +166,9 @@ def _measured(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
                 gap = means.loc["deepinversion_sparse", "mean"] - means.loc[other, "mean"]
                 gaps.append(f"{gap:+.1f} over `{sheet.methods[other]['title']}`")
         if gaps:
+            taught = f", student `{student}`" if student else ""
             sentences.append(
-                f"Measured here, {_title(model)} on {dataset}, pool `{pool}`: sparse is {', '.join(gaps)}."
+                f"Measured here, {_title(model)} on {dataset}, pool `{pool}`{taught}: sparse is {', '.join(gaps)}."
             )
     return sentences
 

@@ -1,6 +1,7 @@
 """Kind "transfer": a student learns from the teacher on a pool of images; scored on whole test pictures on the way.
 
-inputs: teacher, and images_0000, images_0001, ... in the order in which their sets join the pool. settings:
+inputs: teacher; images_0000, images_0001, ... in the order in which their sets join the pool; and student, where it
+does not start from fresh weights (it is copied, head and all). settings:
     student: bench.models.describe, of ours (fresh weights) or of timm's (pretrained, with a fresh head: "classes").
     seed: of the student's fresh weights, of the draws from the pool and of their augmentation.
     transfer: keyword arguments of smi.distil; evaluate_every: steps between two entries of the curve.
@@ -29,7 +30,10 @@ def run(job: Job) -> dict[str, Any]:
     The trained student is the artifact (bench.models.save)."""
     settings = job.task.settings
     teacher, data = models.load(job.inputs["teacher"], job.device)
-    student = fresh_student(settings["student"], settings["seed"], data, job).to(job.device)
+    if "student" in job.inputs:
+        student, _ = models.load(job.inputs["student"], job.device)
+    else:
+        student = fresh_student(settings["student"], settings["seed"], data, job).to(job.device)
     test = open_split(settings["test"], data, job.sources)
     pool = [job.inputs[name] / FILE for name in sorted(job.inputs) if name.startswith("images_")]
     outcome = smi.distil(

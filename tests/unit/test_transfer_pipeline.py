@@ -96,6 +96,38 @@ def test_the_teacher_is_scored_once_and_no_student_starts_as_it_did(kd):
     )
 
 
+def half(**changes):
+    """A change of the grid: students that have learnt half of the classes, besides fresh ones."""
+
+    def change(grid):
+        student = {"classes": [0, 1, 2, 3, 4], "training": {"epochs": 3}, "seed": 1000, **changes}
+        settings(grid)["students"] = {"half_classes": student}
+        grid["scales"]["digits"]["axes"]["student"] = ["fresh", "half_classes"]
+
+    return change
+
+
+def test_students_that_learnt_half_of_the_classes_are_one_task_for_all_rows(kd):
+    cells = kd(half())
+    taught = [e for e in cells if "transfer" in e.tasks and e.cell["student"] == "half_classes"]
+    students = {e.tasks["transfer"].inputs["student"].key for e in taught}
+    assert len(students) == 1 and len(taught) == 24
+    student = taught[0].tasks["transfer"].inputs["student"]
+    assert (
+        student.settings["train"]["classes"] == student.settings["validation"]["classes"] == [0, 1, 2, 3, 4]
+    )
+    assert student.settings["training"]["epochs"] == 3 and student.settings["seed"] == 1000
+    fresh = {e.tasks["transfer"].key for e in cells if "transfer" in e.tasks and e.cell["student"] == "fresh"}
+    assert fresh == {e.tasks["transfer"].key for e in kd() if "transfer" in e.tasks}, "as without the axis"
+
+
+def test_two_teachers_of_one_architecture_are_two_seeds_of_its_training(kd):
+    cells = kd(lambda grid: grid["scales"]["digits"]["axes"].update(model=["digits_vit", "digits_vit@7"]))
+    teachers = {task.key: task for task in make_plan(cells).tasks if task.kind == "teacher"}
+    assert sorted(task.settings["seed"] for task in teachers.values()) == [0, 7]
+    assert len({str(task.settings["model"]) for task in teachers.values()}) == 1
+
+
 def settings(grid):
     return grid["scales"]["digits"]["settings"]
 
@@ -123,6 +155,12 @@ def settings(grid):
         (lambda g: g["methods"]["real_random_patches"].update(shown="none"), "no schedule 'none'"),
         (lambda g: settings(g).pop("learning"), "the key 'learning' is missing"),
         (lambda g: g["scales"]["digits"]["axes"].pop("pool"), "the axis 'pool' is missing"),
+        (
+            lambda g: g["scales"]["digits"]["axes"].update(student=["best"]),
+            "unknown student 'best'; allowed: fresh",
+        ),
+        (half(classes=[3, 10]), "class 10 is none of digits's; allowed: 0 to 9"),
+        (half(training={"epoch": 1}), "unknown setting 'epoch'"),
     ],
 )
 def test_what_makes_no_sense_is_one_line_with_the_key(kd, change, message):
