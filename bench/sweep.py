@@ -289,7 +289,8 @@ def _results_error(results: Path, error: OSError) -> StoreError:
 
 def _scale_line(grid: Grid, scale: str) -> str:
     others = [f"--scale {other}" for other in grid.scales if other != scale]
-    rest = f"; for the other: {', '.join(others)}" if others else " (its only one)"
+    noun = "other" if len(others) == 1 else "others"
+    rest = f"; for the {noun}: {', '.join(others)}" if others else " (its only one)"
     return f"{grid.name} at the scale {scale!r}{rest}"
 
 
