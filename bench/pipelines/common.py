@@ -103,13 +103,13 @@ class Workshop:
     def need_axes(self, *names: str, optional: Sequence[str] = ()) -> None:
         """Refuse a grid that lacks an axis of the experiment, or has one that it does not know."""
         axes = self.grid.scale(self.scale).axes
-        for name in names:
-            if name not in axes:
-                raise self.grid.error((*self.here, "axes"), f"the axis {name!r} is missing")
-        for name in axes:
+        for name in axes:  # first: a misspelt axis is also a missing one
             if name not in (*names, *optional):
                 allowed = (*names, *optional)
                 raise self.grid.error((*self.here, "axes", name), f"unknown axis {name!r}", allowed)
+        for name in names:
+            if name not in axes:
+                raise self.grid.error((*self.here, "axes"), f"the axis {name!r} is missing")
 
     def split(self, dataset: str, split: str) -> dict[str, Any]:
         """What names a split in settings (bench.datasets.fingerprint)."""
@@ -121,30 +121,54 @@ class Workshop:
     def outline(self, model: str) -> TokenModel:
         """The model's shape, accepted by the adapter. UnsupportedModel names what is not handled."""
         if model not in self._outlines:
-            self._outlines[model] = adapt(models.outline(model))
+            try:
+                self._outlines[model] = adapt(models.outline(model))
+            except BenchError as error:
+                raise self.grid.error((*self.here, "axes"), str(error)) from None
         return self._outlines[model]
 
     def teacher(self, model: str, dataset: str) -> Task:
-        """The model that is inverted: trained here if it is ours, pretrained if it is timm's."""
+        """The model that is inverted. Ours is trained here; of timm's, the user's own for the data set comes first."""
         if (model, dataset) not in self._teachers:
-            shape = self.outline(model)
-            classes = datasets.open_dataset(
-                dataset, self.settings.datasets.get(dataset, {}), self.sources
-            ).classes
-            if shape.classes != classes:
-                message = f"{model} has {shape.classes} classes, {dataset} has {classes}"
-                raise self.grid.error((*self.here, "axes", "model"), message)
-            settings: dict[str, Any] = {"model": models.describe(model, self.sources)}
-            if "architecture" in settings["model"]:
-                _, seed = models.split_seed(model)
-                settings |= {
-                    "training": self.training(self.settings.teacher, "teacher"),
-                    "seed": self.settings.teacher_seed if seed is None else seed,
-                    "train": self.split(dataset, "train"),
-                    "validation": self.split(dataset, "validation"),
-                }
-            self._teachers[model, dataset] = self.task("teacher", settings, {}, f"teacher {model}")
+            self._teachers[model, dataset] = self._teacher(model, dataset)
         return self._teachers[model, dataset]
+
+    def _teacher(self, model: str, dataset: str) -> Task:
+        if models.is_own(model):
+            return self._trained(model, dataset)
+        self.outline(model)
+        own = models.describe_own(model, dataset, self.classes(dataset), self.sources)
+        if own is None:
+            return self.pretrained(model, dataset)
+        return self.task("teacher", {"model": own}, {}, f"teacher {model} {dataset}")
+
+    def pretrained(self, model: str, dataset: str) -> Task:
+        """A timm model with timm's weights, for a data set of its own classes."""
+        own = f"; --checkpoints DIR takes one of your own, DIR/{model}.{dataset}.safetensors"
+        self._need_classes(model, dataset, own)
+        return self.task("teacher", {"model": models.describe(model, self.sources)}, {}, f"teacher {model}")
+
+    def _trained(self, model: str, dataset: str) -> Task:
+        self._need_classes(model, dataset)
+        _, seed = models.split_seed(model)
+        settings = {
+            "model": models.describe(model, self.sources),
+            "training": self.training(self.settings.teacher, "teacher"),
+            "seed": self.settings.teacher_seed if seed is None else seed,
+            "train": self.split(dataset, "train"),
+            "validation": self.split(dataset, "validation"),
+        }
+        return self.task("teacher", settings, {}, f"teacher {model}")
+
+    def _need_classes(self, model: str, dataset: str, remedy: str = "") -> None:
+        has, needed = self.outline(model).classes, self.classes(dataset)
+        if has != needed:
+            message = f"{model} has {has} classes, {dataset} has {needed}{remedy}"
+            raise self.grid.error((*self.here, "axes", "model"), message)
+
+    def classes(self, dataset: str) -> int:
+        """How many classes a data set has."""
+        return datasets.open_dataset(dataset, self.settings.datasets.get(dataset, {}), self.sources).classes
 
     def training(self, settings: Mapping[str, Any], *place: str) -> dict[str, Any]:
         """All settings of a training; `place` is where in the scale's settings these stand."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from bench import datasets, fine_tuning, models
+from bench import fine_tuning, models
 from bench.grid import Grid, Strict
 from bench.pipelines.common import Count, Method, Number, Settings, Workshop
 from bench.plan import CellTasks
@@ -88,17 +88,6 @@ class TransferWorkshop(Workshop):
     method_schema: ClassVar = TransferMethod
     _students: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
-    def teacher(self, model: str, dataset: str) -> Task:
-        """Ours is trained here; timm's is one's own for the data set if there is one, else fine-tuned here."""
-        if models.is_own(model):
-            return super().teacher(model, dataset)
-        if (model, dataset) not in self._teachers:
-            self.outline(model)
-            own = models.describe_own(model, dataset, self._classes(dataset), self.sources)
-            settings = {"model": own} if own is not None else self._fine_tuned(model, dataset)
-            self._teachers[model, dataset] = self.task("teacher", settings, {}, f"teacher {model} {dataset}")
-        return self._teachers[model, dataset]
-
     def transfer(
         self, model: str, dataset: str, method: str, pool: str, seed: int, student: str
     ) -> dict[str, Task]:
@@ -129,7 +118,7 @@ class TransferWorkshop(Workshop):
             place = (*self.here, "axes", STUDENT)
             raise self.grid.error(place, f"unknown student {name!r}", [FRESH, *self.settings.students])
         place = (*self.here, "settings", "students", name)
-        wanted, count = self.settings.students[name], self._classes(dataset)
+        wanted, count = self.settings.students[name], self.classes(dataset)
         if max(wanted.classes) >= count:
             message = f"class {max(wanted.classes)} is none of {dataset}'s"
             raise self.grid.error((*place, "classes"), message, [f"0 to {count - 1}"])
@@ -152,7 +141,7 @@ class TransferWorkshop(Workshop):
         if (model, dataset) not in self._students:
             described = models.describe(model, self.sources)  # reads the weights through: once is enough
             if "architecture" not in described:
-                described |= {"classes": self._classes(dataset)}
+                described |= {"classes": self.classes(dataset)}
             self._students[model, dataset] = described
         return self._students[model, dataset]
 
@@ -196,18 +185,16 @@ class TransferWorkshop(Workshop):
             raise self.grid.error(("methods", method, "shown"), message, self.settings.schedules or ["none"])
         return self.schedule(schedule)
 
-    def _fine_tuned(self, model: str, dataset: str) -> dict[str, Any]:
-        return {
+    def pretrained(self, model: str, dataset: str) -> Task:
+        """A timm model with timm's weights and a new head, fine-tuned here."""
+        settings = {
             "model": self._student(model, dataset),
             "fine_tuning": fine_tuning.expand(self.settings.fine_tuning),
             "seed": self.settings.teacher_seed,
             "train": self.split(dataset, "train"),
             "validation": self.split(dataset, "validation"),
         }
-
-    def _classes(self, dataset: str) -> int:
-        settings = self.settings.datasets.get(dataset, {})
-        return datasets.open_dataset(dataset, settings, self.sources).classes
+        return self.task("teacher", settings, {}, f"teacher {model} {dataset}")
 
 
 def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:

@@ -24,15 +24,20 @@ class SmallGrid:
 
     def __init__(self, name: str, folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
         self.folder, self.results, self.options = folder, folder / "results", ()
-        grid = grid_file.read(REPOSITORY / "experiments" / f"{name}.yaml").value
-        change(grid["scales"])
         self.grid = folder / f"{name}.yaml"
-        self.grid.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
+        self.grid.write_bytes((REPOSITORY / "experiments" / f"{name}.yaml").read_bytes())
+        self.change(change)
 
     def __call__(self, *more: str) -> int:
         places = ("--store", str(self.folder / "store"), "--results", str(self.results))
         options = (*places, "--device", "cpu", "--executor", "serial", *self.options, *more)
         return main(["--grid", str(self.grid), *options])
+
+    def change(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Write the grid anew, its scales changed."""
+        grid = grid_file.read(self.grid).value
+        change(grid["scales"])
+        self.grid.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
 
     def use_the_papers_scale(self, *data: str) -> None:
         """From now on, with these options for data and random weights of DeiT-Tiny on disk."""

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from PIL import Image
-from small_grid import REPOSITORY, TINY, SmallGrid, cut_off_the_network
+from small_grid import REPOSITORY, TINY, SmallGrid, cut_off_the_network, save_weights
 
 from bench.tables.__main__ import main as make_tables
 
@@ -125,6 +125,26 @@ def test_without_a_training_split_the_row_of_real_images_is_a_hole(paper, capsys
     assert paper("--only", "*W4/A8*") == 0
     assert "real is left out: data set imagenet has no train split here" in capsys.readouterr().err
     assert row(paper.table("paper", "table3"), "Real images")[5] == "not run"
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_is_quantized_on_pictures_of_ones_own(paper, tmp_path, capsys):
+    (tmp_path / "imagenet").rename(tmp_path / "pets")  # train/<class>/ and val/<class>/, four classes
+    paper.change(lambda scales: scales["paper"]["axes"].update(dataset=["pets"], method=["original"]))
+    paper.options = (
+        "--scale",
+        "paper",
+        "--allow-cpu",
+        "--data",
+        f"pets={tmp_path / 'pets'}",
+        *paper.options[-2:],
+    )
+    assert paper() == 2
+    assert f"{TINY} has 1000 classes, pets has 4; --checkpoints DIR takes" in capsys.readouterr().err
+    save_weights(tmp_path / "weights" / f"{TINY}.pets.safetensors", seed=1, num_classes=4)
+    assert paper() == 0
+    (teacher,), (evaluated,) = paper.records("teacher"), paper.records("evaluate")
+    assert teacher["settings"]["model"]["classes"] == 4 and evaluated["metrics"]["pictures"] == 8
 
 
 @pytest.mark.parametrize(
