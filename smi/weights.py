@@ -37,13 +37,16 @@ def halved(model: nn.Module) -> nn.Module:
 def packed(model: nn.Module) -> nn.Module:
     """A copy whose wide float32 linear layers multiply by weights that oneDNN has packed, there and back.
 
-    The model itself where that is not known to gain: not on a CPU with AVX-512, no wide layer, or hooks that watch it.
-    Results differ by rounding. Packed weights take twice the memory of those weights, beside them.
+    The model itself where that is not known to gain (not on a CPU with AVX-512, no wide layer), where hooks watch it or
+    where it cannot be copied. Results differ by rounding. Packed weights take twice the memory of those weights.
     """
     watched = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     if watched or not _packs() or not any(_is_wide(module) for module in model.modules()):
         return model
-    model = shared(model)
+    try:
+        model = shared(model)
+    except (RuntimeError, TypeError):  # it holds a file, say, or an activation of an earlier pass
+        return model
     for module in list(model.modules()):
         for name, child in module.named_children():
             if _is_wide(child):
