@@ -78,8 +78,8 @@ their sides, each on its own, in place of the mirroring that digits do not bear.
 
 
 def words(scale: str) -> Words:
-    """What is known of a scale; of one's own, its name."""
-    return SCALES.get(scale, Words(f"the scale {scale}", "Not the scale of the paper."))
+    """What is known of a scale; of one that is not ours, that it is not the paper's."""
+    return SCALES.get(scale, Words("models and data of its own", "Not the scale of the paper."))
 
 
 def subject(scale: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
