@@ -47,8 +47,15 @@ def render(
     """
     sheet = published.publish(grid, scale, cells, store, results, context["command"])
     path = write(sheet, results)
-    index.write(results)
+    summarise(results)
     return path
+
+
+def summarise(results: Path) -> list[Path]:
+    """Write the pages that are made of several tables: the index, and for scales that can tell, the paper's claims."""
+    from bench.tables import verdicts  # scipy takes a second
+
+    return [*verdicts.write(results), index.write(results)]
 
 
 def write(sheet: Sheet, results: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import tables
 from bench.arguments import Parser, exit_code
 from bench.errors import BenchError, StoreError
-from bench.tables import index, published
+from bench.tables import published
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for sheet in sheets:
             print(tables.write(sheet, results))
-        print(index.write(results))
+        print(*tables.summarise(results), sep="\n")
     except OSError as error:
         raise StoreError(f"{results} cannot be written: {error.strerror or error}") from error
     return 0

@@ -11,8 +11,9 @@ from bench.tables.parts import markdown, provenance
 HEAD = """# Results
 
 Made by the commands below; do not edit. Each table names its scale: `digits` is the embedded one (a micro ViT on
-scikit-learn's digits), `paper` the paper's (DeiT on ImageNet and CIFAR). The records behind a table lie in
-`<scale>/records/`; `python -m bench.tables` makes every file here again from them. No sweep ever reads them.
+scikit-learn's digits), `cifar` the middle one (small ViTs on CIFAR-10), `paper` the paper's (DeiT on ImageNet and
+CIFAR). The records behind a table lie in `<scale>/records/`; `python -m bench.tables` makes every file here again from
+them. No sweep ever reads them.
 """
 
 
