@@ -110,15 +110,19 @@ def shorten(text: str, width: int = 160) -> str:
 
 def check_data(sources: Sources) -> Iterator[Check]:
     from bench.datasets import DATASETS, open_dataset
+    from bench.datasets.places import NOT_FETCHED
 
     here = replace(sources, download=False)  # to look is not to fetch
-    for name in DATASETS:
+    for name in dict.fromkeys([*DATASETS, *sources.data]):
         try:
             dataset = open_dataset(name, {}, here)
             place = f" in {sources.data[name]}" if name in sources.data else " (bundled)"
             yield Check("ok", "data", f"{name}{place}: {', '.join(dataset.splits)}")
         except BenchError as error:
             problem, _, todo = str(error).partition("; ")
+            if NOT_FETCHED in problem:
+                problem, _, place = problem.replace(f" ({NOT_FETCHED})", "").partition(": ")
+                todo = f"fetched on first use where there is a network; else {place}; {todo}"
             yield Check("lack", "data", problem, todo or f"give its folder with --data {name}=PATH")
 
 

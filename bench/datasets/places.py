@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.errors import MissingData
 from bench.task import Sources
 
+NOT_FETCHED = "not fetched"  # of a data set that could be, where fetching is not wanted
 FETCH_SECONDS = 30  # without a byte, until a download is given up
 
 
@@ -34,7 +35,7 @@ def find_folder(
         failure = _download(fetch, cached)
         found = lies_in(cached)
     else:
-        failure = "" if fetch is None else "not fetched"
+        failure = "" if fetch is None else NOT_FETCHED
     if found is None:
         tried = f" ({failure})" if failure else ""
         raise MissingData(

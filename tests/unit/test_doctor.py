@@ -137,3 +137,15 @@ def test_bad_input_is_one_line_and_exit_code_2(examine, arguments):
     assert code == 2
     assert lines[-1].startswith("error: ")
     assert not any("Traceback" in one for one in lines)
+
+
+def test_data_sets_are_looked_for_and_not_fetched(examine, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMI_DATA_CACHE", str(tmp_path / "cache"))
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+    _, lines = examine("--data", f"pets={tmp_path / 'pets'}")
+    line(lines, "ok", "data", "pets")
+    missing = lines.index(line(lines, "lack", "data", "cifar10 is not on this machine"))
+    assert "fetched on first use" in lines[missing + 1] and "--data cifar10=DIR" in lines[missing + 1]
+    assert not (tmp_path / "cache").exists()
