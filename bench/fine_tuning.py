@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import smi
 from bench.datasets import loader_workers
-from bench.errors import BenchError
-from bench.training import cosine, keep, random_shift, resume, seeded
+from bench.training import checked, cosine, keep, random_shift, resume, seeded
 from smi.vit import normalisation
 
 DEFAULTS: dict[str, Any] = {
@@ -40,22 +39,7 @@ CHOICES = {"train": ("head", "all"), "precision": ("fp32", "bf16")}
 
 def expand(settings: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of a fine-tuning, as JSON values. Raises BenchError for an unknown or senseless one."""
-    for key, value in settings.items():
-        if key not in DEFAULTS:
-            raise BenchError(f"fine_tuning: unknown setting {key!r}; allowed: {', '.join(DEFAULTS)}")
-        wanted = DEFAULTS[key]
-        if key in CHOICES:
-            if value not in CHOICES[key]:
-                raise BenchError(f"fine_tuning: {key} is {value!r}; allowed: {', '.join(CHOICES[key])}")
-            continue
-        kind = int if isinstance(wanted, int) else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind) or value < 0:
-            allowed = "a whole number" if isinstance(wanted, int) else "a number"
-            raise BenchError(f"fine_tuning: {key} is {value!r}; allowed: {allowed}, at least 0")
-    settings = {**DEFAULTS, **settings}
-    if min(settings["epochs"], settings["batch_size"]) < 1:
-        raise BenchError("fine_tuning: epochs and batch_size must be at least 1")
-    return settings
+    return checked("fine_tuning", settings, DEFAULTS, CHOICES)
 
 
 def fine_tune(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,36 +34,44 @@ DEFAULTS: dict[str, Any] = {
     "precision": "fp32",  # or "bf16": autocast; weights and their moments stay float32
 }
 CHOICES = {"precision": ("fp32", "bf16")}
+POSITIVE = ("epochs", "batch_size")
+SHARES = ("betas", "warmup", "flip", "label_smoothing")
 # Part of what `expand` gives only where they are not the default: results from before they were there stay valid.
 LATER = ("flip", "label_smoothing", "precision")
 
 
 def expand(settings: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of a training, as JSON values. Raises BenchError for an unknown or senseless one."""
-    for key, value in settings.items():
-        if key not in DEFAULTS:
-            raise BenchError(f"teacher training: unknown setting {key!r}; allowed: {', '.join(DEFAULTS)}")
-        wanted = DEFAULTS[key]
-        if key in CHOICES:
-            if value not in CHOICES[key]:
-                allowed = ", ".join(CHOICES[key])
-                raise BenchError(f"teacher training: {key} is {value!r}; allowed: {allowed}")
-            continue
-        whole = isinstance(wanted, int)
-        numbers = value if isinstance(wanted, tuple) else [value]
-        if not isinstance(numbers, (list, tuple)) or any(
-            isinstance(v, bool) or not isinstance(v, int if whole else (int, float)) or v < 0 for v in numbers
-        ):
-            kind = "a whole number" if whole else "two numbers" if isinstance(wanted, tuple) else "a number"
-            raise BenchError(f"teacher training: {key} must be {kind}, at least 0, not {value!r}")
-    settings = {**DEFAULTS, **settings}
-    if min(settings["epochs"], settings["batch_size"]) < 1:
-        raise BenchError("teacher training: epochs and batch_size must be at least 1")
-    for key in ("flip", "label_smoothing"):
-        if settings[key] > 1:
-            raise BenchError(f"teacher training: {key} is {settings[key]!r}; allowed: 0 to 1")
-    chosen = settings | {"betas": list(settings["betas"])}
+    chosen = checked("teacher training", settings, DEFAULTS, CHOICES)
+    chosen["betas"] = list(chosen["betas"])
     return {k: v for k, v in chosen.items() if k not in LATER or v != DEFAULTS[k]}
+
+
+def checked(
+    what: str, settings: Mapping[str, Any], defaults: Mapping[str, Any], choices: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """`defaults`, changed by `settings`: of the same kinds, not negative, shares at most 1. Raises BenchError."""
+    for key, value in settings.items():
+        if key not in defaults:
+            raise BenchError(f"{what}: unknown setting {key!r}; allowed: {', '.join(defaults)}")
+        allowed = ", ".join(choices[key]) if key in choices else _refusal(key, value, defaults[key])
+        if allowed and value not in choices.get(key, ()):
+            raise BenchError(f"{what}: {key} is {value!r}; allowed: {allowed}")
+    return {**defaults, **settings}
+
+
+def _refusal(key: str, value: Any, default: Any) -> str:
+    """What a number may be, if the value is not; "" if it is."""
+    several = isinstance(default, tuple)
+    numbers = value if several and isinstance(value, (list, tuple)) else [value]
+    whole = isinstance(default, int)
+    low, high = int(key in POSITIVE), 1 if key in SHARES else math.inf
+    right = len(numbers) == (len(default) if several else 1) and all(
+        not isinstance(v, bool) and isinstance(v, int if whole else (int, float)) and low <= v <= high
+        for v in numbers
+    )
+    kind = "a whole number" if whole else f"{len(default)} numbers" if several else "a number"
+    return "" if right else f"{kind} from 0 to 1" if key in SHARES else f"{kind}, at least {low}"
 
 
 def train(

@@ -95,6 +95,8 @@ def test_shifts_move_pictures_and_let_black_in():
         {"lr": "big"},
         {"lr": -1},
         {"betas": 0.9},
+        {"betas": [0.9]},
+        {"warmup": 2},
         {"batch_size": True},
         {"flip": 1.5},
         {"label_smoothing": -0.1},
