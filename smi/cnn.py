@@ -23,7 +23,8 @@ from smi.vit import frozen
 
 def handles(model: nn.Module) -> bool:
     """Is this a model with BatchNorm statistics and without a ViT's patches?"""
-    return not isinstance(model, VisionTransformer) and bool(_batchnorms(model))
+    is_other = isinstance(model, nn.Module) and not isinstance(model, VisionTransformer)
+    return is_other and bool(_batchnorms(model))
 
 
 class ConvModel:

@@ -102,7 +102,7 @@ class ActivationQuantizer(nn.Module):
         if self.formula == "slides":
             return floor_to_range(x.float(), self.low, self.high, self.bits).to(x.dtype)
         scale, zero = self.grid()
-        levels = (x.float() / scale).add_(zero).round_().clamp_(0, 2**self.bits - 1)  # one new tensor, not five
+        levels = (x.float() / scale).add_(zero).round_().clamp_(0, 2**self.bits - 1)  # one new tensor
         return levels.sub_(zero).mul_(scale).to(x.dtype)
 
     def freeze(self, name: str) -> None:
@@ -255,9 +255,10 @@ def quantize(
     Ranges are taken in full precision at every quantizer, then frozen, then weights and activations are quantized.
     Raises InvalidSetting, InvalidImages, UnsupportedModel.
     """
-    device = torch.device(device) if device is not None else next(model.parameters()).device
     chosen = published.check(deviations, published.OF_CALIBRATION)
-    quantized = QuantizedViT(model, weight_bits, activation_bits, "whole_stem" in chosen, formula).to(device)
+    quantized = QuantizedViT(model, weight_bits, activation_bits, "whole_stem" in chosen, formula)
+    device = torch.device(device) if device is not None else next(model.parameters()).device
+    quantized.to(device)
     check_fit(images, quantized._tokens)
     mean, std = (t.to(device) for t in normalisation(model))
     size = batch_size or len(images)

@@ -222,6 +222,14 @@ def test_other_architectures_are_refused_by_name(name):
         smi.invert(model, 1, SHORT, STOPPING)
 
 
+@pytest.mark.parametrize(
+    "use", [smi.invert, lambda name: smi.quantize(name, None)], ids=["invert", "quantize"]
+)
+def test_a_name_is_no_model(use):
+    with pytest.raises(smi.UnsupportedModel, match="str is not a timm VisionTransformer"):
+        use("deit_tiny_patch16_224")
+
+
 def test_diverging_loss_is_reported_with_its_iteration(tiny_vit):
     model = tiny_vit()
     with torch.no_grad():
