@@ -1,7 +1,7 @@
 """Experiment "deviations": what each of the published code's deviations from the paper does to a quantized model.
 
 As the experiment "quantization", with two more settings of a method: `deviations`, names of smi.deviations, and
-`formula`, the quantizers' (smi.quantization.FORMULAS).
+`formula`, the quantizers' (smi.quantizers.FORMULAS).
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from smi.quantization import ActivationQuantizer, QuantizedViT, quantize_weight
+from smi.quantization import QuantizedViT
+from smi.quantizers import ActivationQuantizer, quantize_weight
 from smi.vit import adapt
 
 PUBLISHED_STEM = {  # their name -> ours, where the name does not change within a block

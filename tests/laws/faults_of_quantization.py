@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from laws.core import Fault
-from smi import images, inversion, quantization
+from smi import images, inversion, quantization, quantizers
 
 FAULTS = [
     Fault(
         "zero point not a whole number",
-        quantization.ActivationQuantizer,
+        quantizers.ActivationQuantizer,
         "quantize",
-        "((levels - zero) * scale)",
-        "((levels - zero - 0.5) * scale)",
+        "levels.sub_(zero)",
+        "levels.sub_(zero + 0.5)",
         "quantizing_twice_is_quantizing_once",
     ),
     Fault(
         "one level too many",
-        quantization,
+        quantizers,
         "quantize_weight",
         "highest, lowest = 2 ** (bits - 1) - 1,",
         "highest, lowest = 2 ** (bits - 1),",
@@ -24,7 +24,7 @@ FAULTS = [
     ),
     Fault(
         "weights cut off instead of rounded",
-        quantization,
+        quantizers,
         "quantize_weight",
         "(flat / scale).round()",
         "(flat / scale).floor()",
@@ -32,7 +32,7 @@ FAULTS = [
     ),
     Fault(
         "one scale for all channels",
-        quantization,
+        quantizers,
         "quantize_weight",
         "scale = (bound /",
         "scale = (bound.max().expand_as(bound) /",
@@ -40,7 +40,7 @@ FAULTS = [
     ),
     Fault(
         "zero moves",
-        quantization,
+        quantizers,
         "quantize_weight",
         "(flat / scale).round()",
         "((flat / scale + 0.5).round() - 0.5)",
@@ -48,7 +48,7 @@ FAULTS = [
     ),
     Fault(
         "no zero point",
-        quantization.ActivationQuantizer,
+        quantizers.ActivationQuantizer,
         "grid",
         "(-(self.low / scale).round()).clamp(0, levels)",
         "torch.zeros_like(scale)",
@@ -56,7 +56,7 @@ FAULTS = [
     ),
     Fault(
         "zero point rounded up",
-        quantization.ActivationQuantizer,
+        quantizers.ActivationQuantizer,
         "grid",
         "(-(self.low / scale).round())",
         "(1 + (-(self.low / scale)).floor())",
@@ -64,23 +64,23 @@ FAULTS = [
     ),
     Fault(
         "values outside the range do not clip",
-        quantization.ActivationQuantizer,
+        quantizers.ActivationQuantizer,
         "quantize",
-        ".round().clamp(0, 2**self.bits - 1)",
-        ".round()",
+        ".round_().clamp_(0, 2**self.bits - 1)",
+        ".round_()",
         "odd_activations_do_what_the_docstring_says",
     ),
     Fault(
         "twice as many levels",
-        quantization.ActivationQuantizer,
+        quantizers.ActivationQuantizer,
         "quantize",
-        ".round().clamp(0, 2**self.bits - 1)",
+        ".round_().clamp_(0, 2**self.bits - 1)",
         ".mul(2).round().div(2).clamp(0, 2**self.bits - 1)",
         "activations_take_few_values_in_order",
     ),
     Fault(
         "only the last batch counts",
-        quantization.ActivationQuantizer,
+        quantizers.ActivationQuantizer,
         "forward",
         "torch.minimum(self.low, low), torch.maximum(self.high, high)",
         "low, high",

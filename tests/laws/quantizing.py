@@ -14,7 +14,7 @@ import smi
 from laws.adapter import sized
 from laws.core import law, same, seeds
 from laws.inverting import runs
-from smi import geometry, quantization
+from smi import geometry, quantizers
 from smi.vit import adapt
 
 
@@ -56,7 +56,7 @@ def weight_scale(weight: torch.Tensor, bits: int) -> torch.Tensor:
 @law(weights, examples=100)
 def quantized_weights_lie_on_their_channels_levels(case):
     weight = case.draw()
-    quantized = quantization.quantize_weight(weight, case.bits)
+    quantized = quantizers.quantize_weight(weight, case.bits)
     assert quantized.shape == weight.shape and quantized.dtype == weight.dtype
     assert all(len(set(row)) <= 2**case.bits for row in quantized.tolist())
     if case.dtype == torch.float32:
@@ -69,14 +69,14 @@ def quantized_weights_lie_on_their_channels_levels(case):
 def a_weight_moves_by_half_a_step_at_most(case):
     assume(case.dtype == torch.float32)
     weight = case.draw()
-    error = (quantization.quantize_weight(weight, case.bits) - weight).abs()
+    error = (quantizers.quantize_weight(weight, case.bits) - weight).abs()
     assert (error <= weight_scale(weight, case.bits) * 0.5001).all()
 
 
 @law(weights, examples=60)
 def weights_keep_their_order_and_their_zero(case):
     weight = case.draw()
-    quantized = quantization.quantize_weight(weight, case.bits)
+    quantized = quantizers.quantize_weight(weight, case.bits)
     order = weight.float().argsort(dim=1, stable=True)
     assert (quantized.gather(1, order).float().diff(dim=1) >= 0).all()
     assert (quantized[weight == 0] == 0).all()
@@ -86,13 +86,13 @@ def weights_keep_their_order_and_their_zero(case):
 def a_channel_is_quantized_by_itself(case):
     weight = case.draw()
     order = torch.randperm(case.channels, generator=torch.Generator().manual_seed(case.seed))
-    whole = quantization.quantize_weight(weight, case.bits)
-    assert same(quantization.quantize_weight(weight[order], case.bits), whole[order])
+    whole = quantizers.quantize_weight(weight, case.bits)
+    assert same(quantizers.quantize_weight(weight[order], case.bits), whole[order])
     louder = weight.clone()
     louder[0] *= 64
-    assert same(quantization.quantize_weight(louder, case.bits)[1:], whole[1:])
+    assert same(quantizers.quantize_weight(louder, case.bits)[1:], whole[1:])
     as_convolution = weight.view(case.channels, 1, 1, case.inputs)
-    assert same(quantization.quantize_weight(as_convolution, case.bits).flatten(1), whole)
+    assert same(quantizers.quantize_weight(as_convolution, case.bits).flatten(1), whole)
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Activations:
         generator = torch.Generator().manual_seed(self.seed)
         return ((torch.randn(self.size, generator=generator) + self.shift) * self.scale).to(self.dtype)
 
-    def calibrated(self) -> quantization.ActivationQuantizer:
-        quantizer = quantization.ActivationQuantizer(self.bits)
+    def calibrated(self) -> quantizers.ActivationQuantizer:
+        quantizer = quantizers.ActivationQuantizer(self.bits)
         assert same(quantizer(self.draw()), self.draw())  # while it calibrates it hands on what it sees
         quantizer.freeze("case")
         return quantizer
@@ -152,7 +152,7 @@ def an_activation_moves_by_half_a_step_at_most(case):
 
 @law(activations, examples=60)
 def the_range_is_the_least_and_greatest_seen(case):
-    quantizer = quantization.ActivationQuantizer(case.bits)
+    quantizer = quantizers.ActivationQuantizer(case.bits)
     values = case.draw()
     for part in values.split(7):
         quantizer(part)
@@ -170,7 +170,7 @@ def odd_activations_do_what_the_docstring_says(case):
     odd = quantizer(torch.tensor([float("inf"), float("-inf"), float("nan"), 3e38, -3e38]))
     assert odd[0] == odd[3] == high and odd[1] == odd[4] == low and odd[2].isnan()
     for values in (torch.zeros(4), torch.full((4,), case.shift * case.scale + 1)):
-        constant = quantization.ActivationQuantizer(case.bits)
+        constant = quantizers.ActivationQuantizer(case.bits)
         constant(values)
         constant.freeze("constant")
         assert torch.isfinite(constant(values)).all()

@@ -7,7 +7,7 @@ import timm
 import torch
 
 import smi
-from smi.quantization import ActivationQuantizer, quantize_weight
+from smi.quantizers import ActivationQuantizer, quantize_weight
 
 
 def lively(model):
