@@ -55,7 +55,7 @@ backbone. One of the {pictures} test pictures is {step:.2f} points. Images are r
 their sides, each on its own, in place of the mirroring that digits do not bear.""",
     ),
     "cifar": Words(
-        "small ViTs trained from scratch on CIFAR-10, the CPU setting: patch 4, width 96, depth 4",
+        "small ViTs (the CPU setting: patch 4, width 96, depth 4) trained from scratch on CIFAR-10",
         "This is the middle scale: natural images, all 10,000 test pictures, two small ViTs trained here from scratch "
         "in under an hour of one CPU core each. The paper's claims can be tested on it; its figures, which are of DeiT "
         "on ImageNet, can be neither confirmed nor refuted.",
@@ -63,7 +63,7 @@ their sides, each on its own, in place of the mirroring that digits do not bear.
         _CIFAR_TRANSFER,
     ),
     "cifar_gpu": Words(
-        "ViTs trained from scratch on CIFAR-10, the GPU setting: patch 4, width 192, depth 9",
+        "ViTs (the GPU setting: patch 4, width 192, depth 9) trained from scratch on CIFAR-10",
         "This is the middle scale in its setting for a GPU: natural images, all 10,000 test pictures, two ViTs trained "
         "here from scratch. The paper's claims can be tested on it; its figures, which are of DeiT on ImageNet, can be "
         "neither confirmed nor refuted.",
@@ -91,7 +91,7 @@ def subject(scale: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
         for key in ("test", "train")
         if isinstance(named := record.get("settings", {}).get(key), dict) and (form := named.get("form"))
     }
-    return f"{text} ({'; '.join(sorted(forms))} of the data)" if forms else text
+    return f"{text} ({'; '.join(sorted(forms))})" if forms else text
 
 
 def line(scale: str, records: Iterable[Mapping[str, Any]] = ()) -> str:

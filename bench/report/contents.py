@@ -95,8 +95,10 @@ def _pictures(folder: Path) -> list[Picture]:
 
 
 def _rank(name: str, sheets: Mapping[str, Sheet]) -> int:
-    """The paper's tables come first, then other experiments, then ablations, then the images behind the figures."""
+    """A page of claims comes first, the paper's tables next, then other experiments, then ablations, then the images behind the figures."""
     experiment = sheets[name].experiment if name in sheets else ""
+    if name == "README":
+        return -1
     if name.startswith("table"):
         return 0
     return 3 if experiment == "gallery" else 2 if name.startswith("ablation") else 1

@@ -55,7 +55,8 @@ def summarise(results: Path) -> list[Path]:
     """Write the pages that are made of several tables: the index, and for scales that can tell, the paper's claims."""
     from bench.tables import verdicts  # scipy takes a second
 
-    return [*verdicts.write(results), index.write(results)]
+    judged = verdicts.write(results)
+    return [*judged, index.write(results, judged)]
 
 
 def write(sheet: Sheet, results: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import atomic
@@ -17,8 +18,8 @@ them. No sweep ever reads them.
 """
 
 
-def write(results: Path) -> Path:
-    """Write the index; returns its path."""
+def write(results: Path, judged: Sequence[Path] = ()) -> Path:
+    """Write the index; returns its path. judged: pages of claims that it links (bench/tables/verdicts.py)."""
     rows = []
     for sheet in published.sheets(results):
         origin = provenance(sheet)
@@ -33,5 +34,9 @@ def write(results: Path) -> Path:
             }
         )
     path = results / "README.md"
-    atomic.write_text(path, HEAD + "\n" + (markdown(rows) if rows else "Nothing has been run.") + "\n")
+    links = [f"[{page.parent.name}]({page.relative_to(results).as_posix()})" for page in judged]
+    claims = f"\nThe paper's claims, one by one: {', '.join(links)}.\n" if links else ""
+    atomic.write_text(
+        path, HEAD + claims + "\n" + (markdown(rows) if rows else "Nothing has been run.") + "\n"
+    )
     return path

@@ -137,9 +137,13 @@ def _links(sheets: Mapping[str, Sheet]) -> Iterator[str]:
 
 def _rows(claim: Claim, sheets: Mapping[str, Sheet]) -> Iterator[dict[str, str]]:
     """A line for each measure and each bit-width or kind of student."""
-    row = {"claim": claim.statement, "compared": f"{claim.first} - {claim.other}"}
-    empty = {"where": "-", "measure": "-", "difference": "-", "n": "0", "verdict": NOT_RUN}
     sheet = sheets.get(claim.grid)
+    titles = (
+        {} if sheet is None else {name: method.get("title", name) for name, method in sheet.methods.items()}
+    )
+    first, other = (titles.get(method, method) for method in (claim.first, claim.other))
+    row = {"claim": claim.statement, "compared": f"{first} less {other}"}
+    empty = {"where": "-", "measure": "-", "difference": "-", "n": "0", "verdict": NOT_RUN}
     found = False
     for measure in claim.measures if sheet is not None else ():
         for where, differences in pairs(sheet, claim, measure).items():

@@ -59,6 +59,7 @@ def test_both_tables_and_the_claims_are_made_from_pictures_that_name_their_form(
     untaught = [r["metrics"]["curve"][0]["top1"] for r in transfer.records("transfer")]
     assert len(untaught) == 16 and all(0 <= top1 <= 100 for top1 in untaught)
 
+    assert "(cifar/README.md)" in (transfer.results / "README.md").read_text(encoding="utf-8")
     claims = transfer.table("cifar", "README")
     assert "| Sparse inversion calibrates as well as dense" in claims and "JPEG copies" in claims
     assert any("not run" in line for line in claims.splitlines() if line.startswith("| The same of PSAQ-ViT"))
