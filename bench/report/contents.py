@@ -95,7 +95,7 @@ def _pictures(folder: Path) -> list[Picture]:
 
 
 def _rank(name: str, sheets: Mapping[str, Sheet]) -> int:
-    """A page of claims comes first, the paper's tables next, then other experiments, then ablations, then the images behind the figures."""
+    """Claims come first, then the paper's tables, other experiments, ablations, and the images behind the figures."""
     experiment = sheets[name].experiment if name in sheets else ""
     if name == "README":
         return -1
