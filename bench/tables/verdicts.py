@@ -23,6 +23,7 @@ from bench.tables.published import Sheet
 SCALES = ("cifar", "cifar_gpu")  # those that can tell; digits cannot, the paper's has the paper's own figures
 MARGIN = 0.5  # points of top-1 within which two rows count as equally good
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
+ALL = "all"  # where neither bit-widths nor students divide the pairs
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def text(scale: str, sheets: Mapping[str, Sheet]) -> str:
         f"# The paper's claims, {scale} scale",
         f"**{scale_notes.line(scale, records)}**. Tables: {', '.join(_links(sheets))}; figures: "
         "[figures](figures/README.md); settings and how they were chosen: [docs/cifar.md](../../docs/cifar.md).",
-        markdown([row for claim in CLAIMS for row in _rows(claim, sheets)]),
+        *_tables(sheets),
         RULE,
     ]
     parts += [f"## How {grid} was made\n\n{footer(sheet)}" for grid, sheet in sheets.items()]
@@ -135,22 +136,29 @@ def _links(sheets: Mapping[str, Sheet]) -> Iterator[str]:
         yield f"[{Path(name).stem}]({name})"
 
 
-def _rows(claim: Claim, sheets: Mapping[str, Sheet]) -> Iterator[dict[str, str]]:
-    """A line for each measure and each bit-width or kind of student."""
-    sheet = sheets.get(claim.grid)
-    titles = (
-        {} if sheet is None else {name: method.get("title", name) for name, method in sheet.methods.items()}
+def _tables(sheets: Mapping[str, Sheet]) -> Iterator[str]:
+    """For each grid: its claims, a line for each measure, a column for each bit-width or kind of student."""
+    for grid in dict.fromkeys(claim.grid for claim in CLAIMS):
+        claims = [claim for claim in CLAIMS if claim.grid == grid]
+        yield f"## From {grid}"
+        yield markdown(_rows(claims, sheets[grid])) if grid in sheets else NOT_RUN
+
+
+def _rows(claims: Sequence[Claim], sheet: Sheet) -> list[dict[str, str]]:
+    titles = {name: method.get("title", name) for name, method in sheet.methods.items()}
+    found = [(c, m, pairs(sheet, c, m)) for c in claims for m in c.measures]
+    columns = list(
+        dict.fromkeys(where for _, _, differences in found for where in differences if where != ALL)
     )
-    first, other = (titles.get(method, method) for method in (claim.first, claim.other))
-    row = {"claim": claim.statement, "compared": f"{first} less {other}"}
-    empty = {"where": "-", "measure": "-", "difference": "-", "n": "0", "verdict": NOT_RUN}
-    found = False
-    for measure in claim.measures if sheet is not None else ():
-        for where, differences in pairs(sheet, claim, measure).items():
-            found = True
-            yield row | {"where": where, "measure": measure.name} | judged(claim, measure, differences)
-    if not found:
-        yield row | empty
+    rows = []
+    for claim, measure, differences in found:
+        names = " less ".join(titles.get(method, method) for method in (claim.first, claim.other))
+        row = {"claim": claim.statement, "compared": names, "of": f"{measure.name} ({measure.unit})"}
+        for where in columns or [ALL]:
+            there = differences.get(where, differences.get(ALL))
+            row[where] = NOT_RUN if there is None else judged(claim, measure, there)
+        rows.append(row)
+    return rows
 
 
 def pairs(sheet: Sheet, claim: Claim, measure: Measure) -> dict[str, list[float]]:
@@ -159,7 +167,7 @@ def pairs(sheet: Sheet, claim: Claim, measure: Measure) -> dict[str, list[float]
     for entry in sheet.cells:
         cell, record = entry["cell"], sheet.records.get(entry["tasks"].get(measure.column, ""))
         if cell["method"] in (claim.first, claim.other) and record is not None and record["status"] == "done":
-            where = "-" if measure.column == "images" else str(cell.get("bits", cell.get("student", "-")))
+            where = ALL if measure.column == "images" else str(cell.get("bits", cell.get("student", ALL)))
             pair = (cell["model"], cell["dataset"], cell["seed"])
             figures.setdefault((where, cell["method"]), {})[pair] = measure.figure(record["metrics"])
     differences = {}
@@ -171,16 +179,14 @@ def pairs(sheet: Sheet, claim: Claim, measure: Measure) -> dict[str, list[float]
     return differences
 
 
-def judged(claim: Claim, measure: Measure, differences: Sequence[float]) -> dict[str, str]:
-    """The mean difference with its interval, and what the rule makes of it."""
+def judged(claim: Claim, measure: Measure, differences: Sequence[float]) -> str:
+    """What the rule makes of the differences, with their mean, its interval, and their number."""
     mean, half = interval(differences)
-    shown = (
-        f"{mean:+.2f} ± {half:.2f} {measure.unit}" if math.isfinite(half) else f"{mean:+.2f} {measure.unit}"
-    )
     low, high = sorted((measure.sign * (mean - half), measure.sign * (mean + half)))
     bound = 0.0 if claim.margin is None else -claim.margin
     verdict = HOLDS if low > bound else FAILS if high < bound else OPEN
-    return {"difference": shown, "n": str(len(differences)), "verdict": verdict}
+    spread = f" ± {half:.2f}" if math.isfinite(half) else ""
+    return f"{verdict}: {mean:+.2f}{spread} ({len(differences)})"
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
