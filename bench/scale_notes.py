@@ -25,6 +25,11 @@ CONTROLS = """The
 controls belong to every reading: they show what feeding few patches does by itself, whatever was optimised and
 however the patches were chosen."""
 
+_CIFAR_SHOWS = (
+    "The paper's claims can be tested on it; its figures, which are of DeiT on ImageNet, can be neither confirmed nor "
+    "refuted."
+)
+
 _CIFAR_QUANTIZATION = f"""\
 What this scale can and cannot show: {{pictures}} test pictures, so one picture is {{step:.2f}} points and the standard
 error of full precision's top-1 is {{error:.2f}}; all rows are scored on the same pictures, so their differences are
@@ -55,18 +60,16 @@ backbone. One of the {pictures} test pictures is {step:.2f} points. Images are r
 their sides, each on its own, in place of the mirroring that digits do not bear.""",
     ),
     "cifar": Words(
-        "small ViTs (the CPU setting: patch 4, width 96, depth 4) trained from scratch on CIFAR-10",
-        "This is the middle scale: natural images, all 10,000 test pictures, two small ViTs trained here from scratch "
-        "in under an hour of one CPU core each. The paper's claims can be tested on it; its figures, which are of DeiT "
-        "on ImageNet, can be neither confirmed nor refuted.",
+        "small ViTs, CPU setting, on CIFAR-10",
+        "This is the middle scale: natural images, all 10,000 test pictures, two small ViTs (patch 4, width 96, depth "
+        "4) trained here from scratch in under an hour of one CPU core each. " + _CIFAR_SHOWS,
         _CIFAR_QUANTIZATION,
         _CIFAR_TRANSFER,
     ),
     "cifar_gpu": Words(
-        "ViTs (the GPU setting: patch 4, width 192, depth 9) trained from scratch on CIFAR-10",
-        "This is the middle scale in its setting for a GPU: natural images, all 10,000 test pictures, two ViTs trained "
-        "here from scratch. The paper's claims can be tested on it; its figures, which are of DeiT on ImageNet, can be "
-        "neither confirmed nor refuted.",
+        "ViTs, GPU setting, on CIFAR-10",
+        "This is the middle scale in its setting for a GPU: natural images, all 10,000 test pictures, two ViTs (patch "
+        "4, width 192, depth 9) trained here from scratch. " + _CIFAR_SHOWS,
         _CIFAR_QUANTIZATION,
         _CIFAR_TRANSFER,
     ),
@@ -91,7 +94,7 @@ def subject(scale: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
         for key in ("test", "train")
         if isinstance(named := record.get("settings", {}).get(key), dict) and (form := named.get("form"))
     }
-    return f"{text} ({'; '.join(sorted(forms))})" if forms else text
+    return f"{text} as {' and '.join(sorted(forms))}" if forms else text
 
 
 def line(scale: str, records: Iterable[Mapping[str, Any]] = ()) -> str:
