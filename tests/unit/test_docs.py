@@ -103,15 +103,14 @@ def sessions() -> set[str]:
     }
 
 
-def test_readme_quotes_the_table_as_it_is():
+@pytest.mark.parametrize(
+    ("section", "scale"), [("What comes out", "digits"), ("Natural images: CIFAR-10", "cifar")]
+)
+def test_readme_quotes_the_tables_as_they_are(section, scale):
     """Every figure of README's excerpts stands in a row of the same method of a committed table."""
-    excerpt = (
-        (ROOT / "README.md")
-        .read_text(encoding="utf-8")
-        .partition("## What comes out")[2]
-        .partition("\n## ")[0]
-    )
-    made = sorted((ROOT / "results" / "digits").glob("table*.md"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    excerpt = text.partition(f"## {section}")[2].partition("\n## ")[0]
+    made = sorted((ROOT / "results" / scale).glob("table*.md"))
     table = [row for path in made for row in rows_of(path.read_text(encoding="utf-8"))]
     quoted = [row for row in rows_of(excerpt) if "±" in " ".join(row)]
     assert quoted
