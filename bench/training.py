@@ -96,7 +96,6 @@ def train(
     """
     settings = {**DEFAULTS, **settings}
     count, batch = len(labels), settings["batch_size"]
-    half = settings["precision"] == "bf16"
     steps_per_epoch = count // batch
     if not steps_per_epoch:
         raise BenchError(
@@ -119,24 +118,10 @@ def train(
         if time.monotonic() - kept_at > checkpoint_seconds:
             keep(checkpoint, step, smooth, model, optimiser, schedule)
             kept_at = time.monotonic()
-        epoch, place = divmod(step, steps_per_epoch)
-        order = torch.randperm(count, generator=seeded(seed, 0, epoch))
-        chosen = order[place * batch : (place + 1) * batch]
-        generator = seeded(seed, 1, step)
-        shown = random_shift(pictures[chosen], settings["shift"], generator)
-        if settings["flip"]:
-            shown = random_flip(shown, settings["flip"], generator)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-            logits = model(normalise(shown.to(device)))
-        loss = F.cross_entropy(
-            logits.float(), labels[chosen].to(device), label_smoothing=settings["label_smoothing"]
+        value = advance(
+            model, optimiser, *draw(pictures, labels, settings, seed, step), settings, normalise, device
         )
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
-        optimiser.step()
         schedule.step()
-        value = loss.item()
         if not math.isfinite(value):
             raise smi.NonFiniteLoss(
                 f"teacher training: the loss is {value} at step {step}, lr {settings['lr']}"
@@ -145,6 +130,41 @@ def train(
         progress(step + 1, total, {"loss": smooth})
     model.eval()
     return smooth
+
+
+def draw(
+    pictures: Tensor, labels: Tensor, settings: Mapping[str, Any], seed: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """The batch of a step: pictures [B, C, H, W], shifted and flipped, and their labels [B]."""
+    count, batch = len(labels), settings["batch_size"]
+    epoch, place = divmod(step, count // batch)
+    chosen = torch.randperm(count, generator=seeded(seed, 0, epoch))[place * batch : (place + 1) * batch]
+    generator = seeded(seed, 1, step)
+    shown = random_shift(pictures[chosen], settings["shift"], generator)
+    if settings["flip"]:
+        shown = random_flip(shown, settings["flip"], generator)
+    return shown, labels[chosen]
+
+
+def advance(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    shown: Tensor,
+    labels: Tensor,
+    settings: Mapping[str, Any],
+    normalise: Callable[[Tensor], Tensor],
+    device: str,
+) -> float:
+    """One step of the optimiser on a batch; returns its loss."""
+    half = settings["precision"] == "bf16"
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+        logits = model(normalise(shown.to(device)))
+    loss = F.cross_entropy(logits.float(), labels.to(device), label_smoothing=settings["label_smoothing"])
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
+    optimiser.step()
+    return loss.item()
 
 
 def cosine(warmup: float, total: int) -> Callable[[int], float]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smi.clock import Clock
 from smi.engine import direct
 from smi.errors import Interrupted, NonFiniteLoss
 from smi.geometry import Jitter, PatchGrid, kept_mask, pixel_index, take_patches
@@ -191,7 +192,7 @@ def run_batch(
         batch.hold(batch.kept, model.grid)
     low, high = (0 - mean) / std, (1 - mean) / std  # [1, C, 1, 1]: what valid pixels become
     cut_at = dict(zip(stopping.at, stopping.kept_counts(model.num_patches), strict=True)) if stopping else {}
-    clock = _Clock(batch, model.num_patches)
+    clock = Clock(batch, model.num_patches)
     reported = time.monotonic()
     for iteration in range(batch.iteration, recipe.iterations):
         if should_stop():
@@ -304,36 +305,3 @@ def _check_finite(batch: Batch, recipe: Recipe) -> None:
             f"(recipe {recipe.name}, learning rate {recipe.learning_rate:g}): lower the learning rate, "
             "or check the model's weights"
         )
-
-
-class _Clock:
-    """Seconds of each stage (the iterations between two stops), the device's queue emptied at both ends."""
-
-    def __init__(self, batch: Batch, patches: int) -> None:
-        self.batch, self.patches = batch, patches
-        self._open()
-
-    def _open(self) -> None:
-        _synchronise(self.batch.image.device)
-        self.first, self.began = self.batch.iteration, time.perf_counter()
-        self.kept = self.patches if self.batch.kept is None else self.batch.kept.shape[1]
-
-    def stop(self) -> None:
-        """Book what has passed; pieces of one stage (before and after a resumption) are added up."""
-        _synchronise(self.batch.image.device)
-        seconds, iterations = time.perf_counter() - self.began, self.batch.iteration - self.first
-        stages = self.batch.stages
-        if stages and stages[-1]["patches"] == self.kept:
-            stages[-1]["iterations"] += iterations
-            stages[-1]["seconds"] += seconds
-        elif iterations:
-            stages.append({"patches": self.kept, "iterations": iterations, "seconds": seconds})
-
-    def restart(self) -> None:
-        self.stop()
-        self._open()
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
