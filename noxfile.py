@@ -222,7 +222,7 @@ def benchmark(session: nox.Session) -> None:
 # ------------------------------------------------------------------------------- tests and upkeep
 
 PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # every worker holds a torch: 1 GB
-ANYWHERE = "not slurm and not browser"  # tests that need neither
+ANYWHERE = "not slurm and not browser and not gpu"  # tests that need none of these
 TIMM_TESTS = [
     "tests/golden",
     *(f"tests/unit/test_{name}.py" for name in ("adapter_models", "cnn", "deviations", "flops", "inversion")),
@@ -272,6 +272,12 @@ def oldest(session: nox.Session) -> None:
 def slurm_tests(session: nox.Session) -> None:
     """Sweeps on a real SLURM: the user's own if SLURM_CONF names one, else a small one started for the tests."""
     python(session, "pytest", "-q", "-m", "slurm", "tests/slurm", *session.posargs)
+
+
+@nox.session
+def gpu_tests(session: nox.Session) -> None:
+    """What only a CUDA device can show. Fails where there is none; not part of CI."""
+    python(session, "pytest", "-q", "-m", "gpu", "tests/unit", *session.posargs)
 
 
 @nox.session

@@ -29,8 +29,8 @@ PRIVATE = re.compile(
             "pypi" + r"\.org",
             "python" + r"hosted\.org",
             "download" + r"\.pytorch\.org",
-            "extra-" + "index-url",
-            "find-" + "links",
+            "extra-index[-]url",
+            "find[-]links",
         ]
     )
 )

@@ -74,7 +74,6 @@ def sbatch(tmp_path, monkeypatch):
 
 
 def test_every_resource_of_the_grid_reaches_sbatch(ledger, sbatch, monkeypatch):
-    pytest.importorskip("submitit")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     names = {
         "partition": "p",
@@ -104,7 +103,6 @@ def test_every_resource_of_the_grid_reaches_sbatch(ledger, sbatch, monkeypatch):
 
 
 def test_a_single_task_is_a_plain_job(ledger, sbatch):
-    pytest.importorskip("submitit")
     context = Context(ledger.store, Sources(), "cuda")
     submission = arrays.submit(arrays.Array((ROOT,), Resources(), ()), context, ledger)
     text, _ = sbatch()
@@ -125,7 +123,6 @@ def test_a_single_task_is_a_plain_job(ledger, sbatch):
     ],
 )
 def test_what_sbatch_refuses_for_good_and_what_for_now(ledger, sbatch, tmp_path, said, raised, shown, capfd):
-    pytest.importorskip("submitit")
     (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
     context = Context(ledger.store, Sources(), "cuda")
     with pytest.raises(raised, match=shown) as caught:
