@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import smi
 from bench.datasets import loader_workers
-from bench.training import checked, cosine, keep, random_shift, resume, seeded
+from bench.training import checked, cosine, keep, random_flip, random_shift, resume, seeded
 from smi.vit import normalisation
 
 DEFAULTS: dict[str, Any] = {
@@ -101,8 +101,7 @@ def fine_tune(
 
 def augment(pictures: Tensor, flip: float, shift: int, generator: torch.Generator) -> Tensor:
     """Pictures [B, C, H, W], each mirrored with probability `flip` and moved by up to `shift` pixels each way."""
-    coins = torch.rand(len(pictures), generator=generator) < flip
-    pictures = torch.where(coins[:, None, None, None], pictures.flip(3), pictures)
+    pictures = random_flip(pictures, flip, generator)
     return random_shift(pictures, shift, generator) if shift else pictures
 
 

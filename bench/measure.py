@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import smi
 from bench import models
 from bench.reference import PublishedInversion
+from smi.clock import synchronise
 from smi.cnn import handles
 from smi.engine import Replayed, adapt_any, check, direct, observer
 from smi.loop import Batch, Plan, iterate
@@ -63,11 +64,6 @@ class Request:
     device: str
     what: str
     mode: str = "eager"
-
-
-def synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
 
 
 def saved_bytes(function: Callable[[], Any], apart: Iterable[Tensor] = ()) -> int:
@@ -173,7 +169,7 @@ class Stopwatch:
 
     def now(self) -> float:
         """The time at which the device has done what it was given."""
-        synchronise(self.device)
+        synchronise(torch.device(self.device))
         return time.perf_counter()
 
     def _booked(self, part: str, function: Callable[[], Any]) -> Any:
@@ -218,10 +214,10 @@ def measure(request: Request) -> dict[str, Any]:
 
 
 def _timed(step: Callable[[], None], device: str) -> float:
-    synchronise(device)
+    synchronise(torch.device(device))
     began = time.perf_counter()
     step()
-    synchronise(device)
+    synchronise(torch.device(device))
     return time.perf_counter() - began
 
 
@@ -267,7 +263,7 @@ def _memory(request: Request) -> dict[str, Any]:
     before = _peak_rss_mib(reset=True)
     for _ in range(2):
         engine.step()
-    synchronise(request.device)
+    synchronise(torch.device(request.device))
     if on_gpu:
         return {"gpu_mib": torch.cuda.max_memory_allocated(request.device) / MIB}
     grown = _peak_rss_mib() - before

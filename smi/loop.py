@@ -37,9 +37,7 @@ class Plan:
     deviations: frozenset[str] = frozenset()  # of smi.deviations
     student: Callable[[Tensor], Tensor] | None = None  # of the adaptive term: view [B, C, H, W] -> logits
     micro_batch: int | None = None  # images that go through the model together; None is the whole batch
-    observer: Any = (
-        None  # what losses are computed with, if it is not the model that scores: smi.engine.observer
-    )
+    observer: Any = None  # of losses, if it is not the model that scores: smi.engine.observer
     execute: Callable[..., tuple[Tensor, Tensor]] = direct  # how a pass through it is run: smi.engine
 
     def stops_at(self, iteration: int) -> bool:

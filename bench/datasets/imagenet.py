@@ -11,7 +11,13 @@ from typing import Any
 
 from torch.utils.data import Dataset as TorchDataset
 
-from bench.datasets.pictures import FINGERPRINT_LENGTH, PICTURE_SUFFIXES, PictureFolder, allow_settings
+from bench.datasets.pictures import (
+    FINGERPRINT_LENGTH,
+    PICTURE_SUFFIXES,
+    PictureFolder,
+    allow_settings,
+    fit_transform,
+)
 from bench.errors import BenchError, MissingData
 from bench.task import Sources
 
@@ -58,16 +64,8 @@ class ImageNet:
         return _folder_fingerprint(self.folders[split], split == "test")
 
     def split(self, name: str, data_config: Mapping[str, Any]) -> TorchDataset:
-        from timm.data import create_transform
-
-        transform = create_transform(
-            input_size=tuple(data_config["input_size"]),
-            interpolation=data_config.get("interpolation", "bicubic"),
-            crop_pct=self.crop_pct,
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-        )
-        return PictureFolder(_labelled_files(self.folders[name], imagenet_labels), transform)
+        files = _labelled_files(self.folders[name], imagenet_labels)
+        return PictureFolder(files, fit_transform(data_config, self.crop_pct))
 
 
 def imagenet_labels(folders: list[str], where: Path) -> dict[str, int]:

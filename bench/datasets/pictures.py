@@ -14,10 +14,8 @@ from bench.errors import BenchError
 
 PICTURE_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
 FINGERPRINT_LENGTH = 16  # hexadecimal digits of a sha256
-VALIDATION, SPLIT_SEED = (
-    0.1,
-    0,
-)  # share of each class's training pictures held out, where a data set has no split
+VALIDATION = 0.1  # share of each class's training pictures held out, where a data set has no split
+SPLIT_SEED = 0
 
 
 class Pictures(TorchDataset):

@@ -17,7 +17,7 @@ from bench.errors import BenchError
 from bench.grid import Grid
 from bench.plan import CellTasks
 from bench.store import Store
-from bench.tables import index, published
+from bench.tables import index, published, verdicts
 from bench.tables.published import Sheet
 
 TABLES = (  # experiments, each the name of its module here, imported when its table is written: pandas takes seconds
@@ -53,10 +53,9 @@ def render(
 
 def summarise(results: Path) -> list[Path]:
     """Write the pages that are made of several tables: the index, and for scales that can tell, the paper's claims."""
-    from bench.tables import verdicts  # scipy takes a second
-
-    judged = verdicts.write(results)
-    return [*judged, index.write(results, judged)]
+    found = published.sheets(results)
+    judged = verdicts.write(results, found)
+    return [*judged, index.write(results, found, judged)]
 
 
 def write(sheet: Sheet, results: Path) -> Path:

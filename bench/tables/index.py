@@ -8,6 +8,7 @@ from pathlib import Path
 from bench import atomic
 from bench.tables import published
 from bench.tables.parts import markdown, provenance
+from bench.tables.published import Sheet
 
 HEAD = """# Results
 
@@ -18,10 +19,10 @@ them. No sweep ever reads them.
 """
 
 
-def write(results: Path, judged: Sequence[Path] = ()) -> Path:
-    """Write the index; returns its path. judged: pages of claims that it links (bench/tables/verdicts.py)."""
+def write(results: Path, found: Sequence[Sheet], judged: Sequence[Path]) -> Path:
+    """Write the index of the sheets found; returns its path. judged: pages of claims (bench/tables/verdicts.py)."""
     rows = []
-    for sheet in published.sheets(results):
+    for sheet in found:
         origin = provenance(sheet)
         rows.append(
             {

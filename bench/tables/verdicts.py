@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
-
 from bench import atomic, scale_notes
 from bench.tables import published
 from bench.tables.parts import NOT_RUN, footer, markdown
@@ -104,9 +102,8 @@ model, so the interval speaks of these models and not of all. **{HOLDS}**: the w
 other holds where the whole interval lies above -{MARGIN:g} points, and does not where all of it lies below."""
 
 
-def write(results: Path) -> list[Path]:
-    """Write the page of every scale that can tell and has a table; returns their paths."""
-    found = published.sheets(results)
+def write(results: Path, found: Sequence[Sheet]) -> list[Path]:
+    """Write the page of every scale that can tell and has a table among those found; returns their paths."""
     paths = []
     for scale in SCALES:
         sheets = {sheet.grid: sheet for sheet in found if sheet.scale == scale}
@@ -194,6 +191,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, math.inf
+    from scipy.stats import t as student  # takes a second, and most results have no such page
+
     return mean, float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(
         len(values)
     )
