@@ -5,17 +5,40 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from bench.executors.protocol import BLOCKED, DONE, FAILED, HELD, RUNNING, SETTLED, STOPPED, WAITING, Update
 from bench.plan import Plan
-from bench.survey import Estimates, State
+from bench.survey import Estimates, State, shared
 from bench.task import Task
 from bench.wording import duration, plural
 
 PLAIN_SECONDS = 15.0  # between two plain lines about one running task
 ESTIMATE_SECONDS = 2.0  # for which an estimate of the time left is kept: it looks at every task
 SHOWN_RUNNING = 8  # running tasks shown by name in the live table
+PACE_SHARE = 0.02  # of its steps that a running task must have done before its own pace says when it ends
+
+
+@dataclass
+class Running:
+    """A running task: its last news and when they came, its first step seen and when (monotonic seconds)."""
+
+    news: Update
+    at: float
+    first: int
+    began: float
+
+    def seconds_left(self, expected: float | None) -> float | None:
+        """By its own pace; by the time expected of the whole while that is not known."""
+        made, gone = self.news.done - self.first, time.monotonic() - self.at
+        if made > PACE_SHARE * self.news.total:
+            left = (self.at - self.began) / made * (self.news.total - self.news.done)
+        elif expected is None:
+            return None
+        else:
+            left = expected - (self.at - self.began)
+        return max(0.0, left - gone)
 
 
 class Board:
@@ -29,7 +52,7 @@ class Board:
             name: WAITING if state.status == RUNNING else state.status for name, state in states.items()
         }
         self._held: set[str] = set()  # tasks that another process runs; looked at again and again, told once
-        self.running: dict[str, tuple[Update, float]] = {}  # name -> last news, monotonic start
+        self.running: dict[str, Running] = {}
         self.details: dict[str, str] = {name: state.detail for name, state in states.items() if state.detail}
         self.made = 0  # tasks that this sweep has brought to an end
         self._left: tuple[float, float | None] = (float("-inf"), None)  # when the estimate was made, and it
@@ -37,13 +60,15 @@ class Board:
     def update(self, news: Update) -> None:
         """Take in one update; the view decides whether it is worth showing."""
         name, before = news.task.name, self.status.get(news.task.name)
-        if news.status == RUNNING:
-            started = self.running[name][1] if name in self.running else time.monotonic()
-            self.running[name] = (news, started)
+        now = time.monotonic()
+        if news.status == RUNNING and name in self.running:
+            self.running[name].news, self.running[name].at = news, now
+        elif news.status == RUNNING:
+            self.running[name] = Running(news, now, news.done, now)
         elif name in self.running:
-            _, started = self.running.pop(name)
+            began = self.running.pop(name).began
             if news.status == DONE and name not in self._held:  # else: somebody else's seconds
-                self.estimates.learn(news.task.kind, news.task.settings, time.monotonic() - started)
+                self.estimates.learn(news.task.kind, news.task.settings, now - began)
         if news.status in SETTLED and before not in SETTLED:
             self.made += 1
         self.status[name] = WAITING if news.status in (HELD, STOPPED) else news.status
@@ -70,13 +95,13 @@ class Board:
         return self._left[1]
 
     def _estimate_left(self) -> float | None:
-        seconds, unknown = self.estimates.total(self.left(), self.workers)
-        now = time.monotonic()
-        for news, started in self.running.values():
-            expected = self.estimates.seconds(news.task) or 0.0
-            gone = now - started
-            seconds -= min(gone, expected) / self.workers
-        return None if unknown else max(0.0, seconds)
+        each = [self._seconds_left_of(task) for task in self.left()]
+        known = [seconds for seconds in each if seconds is not None]
+        return shared(known, self.workers) if len(known) == len(each) else None
+
+    def _seconds_left_of(self, task: Task) -> float | None:
+        expected, running = self.estimates.seconds(task), self.running.get(task.name)
+        return expected if running is None else running.seconds_left(expected)
 
 
 class View(Protocol):
@@ -183,7 +208,7 @@ class LiveView:
         running = list(board.running.values())
         for kind in board.plan.kinds:
             status = [board.status[task.name] for task in board.plan.tasks if task.kind == kind]
-            shown = [news for news, _ in running if news.task.kind == kind][:SHOWN_RUNNING]
+            shown = [each.news for each in running if each.news.task.kind == kind][:SHOWN_RUNNING]
             table.add_row(
                 kind,
                 *(str(status.count(name)) for name in (DONE, RUNNING, FAILED, BLOCKED, WAITING)),

@@ -56,7 +56,8 @@ def counts(tasks: Sequence[Task], states: Mapping[str, State]) -> Counter[str]:
 
 
 class Estimates:
-    """Seconds that tasks take: from records that differ in the seed only, else of the same kind, else the grid's."""
+    """Seconds that tasks take: from records that differ in the seed only; else of the same kind in this plan; else
+    what the grid expects, or, where it says nothing, the store's other records of the kind."""
 
     def __init__(
         self, plan: Plan, states: Mapping[str, State], store: Store, expect: Expect, on_gpu: bool
@@ -65,12 +66,18 @@ class Estimates:
         self._kind: dict[str, list[float]] = defaultdict(list)
         self._likenesses: dict[str, str] = {}  # by task name
         self._device = "gpu" if on_gpu else "cpu"
-        self._expected = expect.gpu if on_gpu else expect.cpu
+        self._expected = dict(expect.gpu if on_gpu else expect.cpu)
         for kind in plan.kinds:
             records = [states[task.name].record for task in plan.tasks if task.kind == kind]
             found = [record for record in records if record is not None and self._counts(record)]
-            for record in found or filter(self._counts, store.records(kind)):
+            for record in found:
                 self.learn(kind, record["settings"], record["seconds"])
+            if not found:
+                others = [record for record in store.records(kind) if self._counts(record)]
+                for record in others:
+                    self._alike[_likeness(kind, record["settings"])].append(record["seconds"])
+                if others:
+                    self._expected.setdefault(kind, fmean(record["seconds"] for record in others))
 
     def learn(self, kind: str, settings: Mapping[str, Any], seconds: float) -> None:
         """Take one more finished task into account."""
@@ -88,11 +95,15 @@ class Estimates:
         """(seconds for all that is known, number of tasks of which nothing is known), shared by `workers`."""
         each = [self.seconds(task) for task in tasks]
         known = [seconds for seconds in each if seconds is not None]
-        longest = max(known, default=0.0)
-        return max(sum(known) / max(1, workers), longest), len(each) - len(known)
+        return shared(known, workers), len(each) - len(known)
 
     def _counts(self, record: Record) -> bool:
         return record["status"] == "done" and record.get("device_type") == self._device
+
+
+def shared(seconds: Sequence[float], workers: int) -> float:
+    """Seconds until `workers` have seen through tasks that take so long each."""
+    return max(sum(seconds) / max(1, workers), max(seconds, default=0.0))
 
 
 def _likeness(kind: str, settings: Mapping[str, Any]) -> str:

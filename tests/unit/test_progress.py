@@ -55,6 +55,41 @@ def test_the_time_left_is_unknown_until_something_is_known(board):
     assert board(PlainView(io.StringIO()), seconds=60.0).seconds_left() == pytest.approx(180.0)
 
 
+def test_a_running_task_is_judged_by_its_own_pace(board, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    plain = board(PlainView(io.StringIO()), seconds=60.0)
+
+    def news(task: Task, done: int, after: float) -> float:
+        clock[0] += after
+        plain.update(Update(task, RUNNING, "", done, 1000))
+        clock[0] += 5.0  # an estimate is kept for a while
+        return plain.seconds_left()
+
+    assert news(TASKS[0], 400, 0.0) == pytest.approx(60 - 5 + 120)  # resumed at step 400: no pace yet
+    assert news(TASKS[0], 410, 5.0) == pytest.approx(60 - 15 + 120)  # too little to judge by
+    assert news(TASKS[0], 500, 5.0) == pytest.approx(500 * 20 / 100 - 5 + 120)
+    assert news(TASKS[0], 999, 2000.0) == pytest.approx(0.0 + 120)
+    assert news(TASKS[1], 0, 0.0) == pytest.approx(60 - 5 + 60)
+
+
+def test_another_grids_records_are_asked_last(tmp_path):
+    """A store may hold teachers of a minute and of an hour; the grid at hand knows which ones are its own."""
+
+    class Records(Store):
+        def records(self, kind):
+            return iter([record])
+
+    record = {"status": "done", "device_type": "cpu", "settings": {"n": 77}, "seconds": 7.0}
+    states = {task.name: State(WAITING) for task in TASKS}
+    for expected, unlike in (({"images": 60.0}, 60.0), ({}, 7.0)):
+        estimates = Estimates(PLAN, states, Records(tmp_path), Expect(cpu=expected), False)
+        assert estimates.seconds(TASKS[0]) == unlike
+        assert estimates.seconds(Task("images", {"n": 77})) == 7.0  # the same task from another grid
+        estimates.learn("images", TASKS[1].settings, 20.0)
+        assert estimates.seconds(TASKS[0]) == 20.0
+
+
 def test_the_live_table_shows_labels_as_they_are(board):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
