@@ -10,10 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bench import atomic, executors, grid, plan, provenance, tables
+from bench import atomic, executors, grid, pipelines, plan, provenance, tables
 from bench.executors.protocol import Context
 from bench.plan import CellTasks
 from bench.store import Store, identity, seal
@@ -55,8 +56,7 @@ class Idle:
 
 def main() -> int:
     """Measure and print; 0 whatever the figures are."""
-    from bench import pipelines
-
+    _, seconds_once = _timed(_once)
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         path = Path(folder, "scale.yaml")
         path.write_text(GRID % ", ".join(map(str, range(CELLS // 4))), encoding="utf-8")
@@ -78,9 +78,16 @@ def main() -> int:
     print(f"grid of {len(cells)} cells, {len(planned.tasks)} tasks:")
     _say("read, expand and plan", seconds_load + seconds_expand + seconds_plan, 2.0)
     _say(f"  of it: read and check {seconds_load:.2f}, expand {seconds_expand:.2f}, plan {seconds_plan:.2f}")
+    _say(f"  before it, once a process: import torch and timm, read the data {seconds_once:.2f}")
     _say(f"render its table from {len(planned.tasks)} records", seconds_render, 5.0)
     _say(f"overhead of a task, mean of {TASKS}, serial executor", overhead, 0.05)
     return 0
+
+
+def _once() -> None:
+    """What a process does but once, however large its grid is."""
+    import_module("bench.pipelines.quantization")
+    import_module("bench.datasets").fingerprint("digits", {}, "train", Sources())
 
 
 def _say(what: str, seconds: float | None = None, goal: float | None = None) -> None:

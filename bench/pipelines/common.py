@@ -80,6 +80,7 @@ class Workshop:
     _teachers: dict[tuple[str, str], Task] = field(default_factory=dict)
     _outlines: dict[str, TokenModel] = field(default_factory=dict)
     _splits: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _inversions: dict[str, dict[str, Any]] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
 
     @cached_property
@@ -184,7 +185,9 @@ class Workshop:
         wanted, chosen = self.methods[method], self.settings.images
         settings: dict[str, Any] = {"source": wanted.source, "count": count or chosen.count, "seed": seed}
         if wanted.source == "inversion":
-            settings |= self._inversion(method, wanted)
+            if method not in self._inversions:
+                self._inversions[method] = self._inversion(method, wanted)
+            settings |= self._inversions[method]
             settings |= {"batch_size": chosen.batch_size or settings["count"], "precision": chosen.precision}
         else:
             settings["random_patches"] = self._random_patches(model, method, wanted)
