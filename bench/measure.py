@@ -1,8 +1,7 @@
-"""One measurement of what an inversion's iterations cost, in a process of its own.
+"""One measurement of what an inversion's iterations cost, in a process of its own (bench/tasks/cost.py starts it).
 
-`python -m bench.measure REQUEST ANSWER` reads a request (JSON: see `Request`) and writes the figures. Engines of one
-request take turns, iteration by iteration, so that whatever else the machine does meets them alike. Warm-up is apart,
-the device's queue is emptied around every figure, and every iteration's seconds are handed back.
+Engines of one request take turns, iteration by iteration, so that whatever else the machine does meets them alike.
+Warm-up is apart, the device's queue is emptied around every figure, and every iteration's seconds are handed back.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import json
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -282,12 +280,12 @@ def _peak_rss_mib(reset: bool = False) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Read the request, write the answer."""
-    request = Request(**json.loads(Path(arguments[0]).read_text(encoding="utf-8")))
-    Path(arguments[1]).write_text(json.dumps(measure(request)), encoding="utf-8")
-    return 0
+def answer(request: Mapping[str, Any], place: Path, said: Path) -> None:
+    """What a measuring process does: measure, and write the figures to `place` as JSON.
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    request: see `Request`. said: takes what the process prints, a traceback included.
+    """
+    with said.open("w", encoding="utf-8") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    place.write_text(json.dumps(measure(Request(**request))), encoding="utf-8")

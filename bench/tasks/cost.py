@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import smi
-from bench import models
+from bench import measure, models
 from bench.errors import BenchError
 from bench.task import Job
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 POLL_SECONDS = 0.5
+# Measuring processes are forked from one that has imported everything and done nothing else: no threads, no CUDA.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["bench.measure"])
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -134,31 +135,23 @@ def _flops(settings: Mapping[str, Any], kept: int | None, iterations: int) -> di
 def _measure(job: Job, request: Mapping[str, Any]) -> dict[str, Any]:
     """The answer of a measuring process; ends it, and raises smi.Interrupted, when told to stop."""
     with tempfile.TemporaryDirectory(prefix="cost-") as folder:
-        asked, answer = Path(folder, "request.json"), Path(folder, "answer.json")
-        asked.write_text(json.dumps(request), encoding="utf-8")
-        said = Path(folder, "said.txt")
-        with said.open("w", encoding="utf-8") as output:
-            command = [sys.executable, "-m", "bench.measure", str(asked), str(answer)]
-            child = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-            try:
-                while (code := _wait(child)) is None:
-                    if job.should_stop():
-                        raise smi.Interrupted("stopped while measuring; the measurement starts anew")
-            finally:
-                if child.poll() is None:
-                    child.kill()
-                    child.wait()
-        if code != 0:
-            lines = said.read_text(encoding="utf-8").strip().splitlines()
-            raise BenchError(f"the measuring process ended with code {code}: {lines[-1] if lines else ''}")
+        answer, said = Path(folder, "answer.json"), Path(folder, "said.txt")
+        child = PROCESSES.Process(target=measure.answer, args=(request, answer, said))
+        child.start()
+        try:
+            while child.is_alive():
+                if job.should_stop():
+                    raise smi.Interrupted("stopped while measuring; the measurement starts anew")
+                child.join(POLL_SECONDS)
+        finally:
+            child.kill()
+            child.join()
+        if child.exitcode != 0:
+            text = said.read_text(encoding="utf-8").strip() if said.exists() else ""
+            last = text.rpartition("\n")[2]
+            what = f"the measuring process ended with code {child.exitcode}: {last}"
+            raise BenchError(what) from RuntimeError(text)  # for the record and the log: its own traceback
         return json.loads(answer.read_text(encoding="utf-8"))
-
-
-def _wait(child: subprocess.Popen) -> int | None:
-    try:
-        return child.wait(POLL_SECONDS)
-    except subprocess.TimeoutExpired:
-        return None
 
 
 @contextmanager

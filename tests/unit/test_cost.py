@@ -1,6 +1,8 @@
 """Costs: what a measurement says, how grids of costs become tasks and pages. Counts and figures, never a time."""
 
 import json
+import multiprocessing
+from dataclasses import replace
 
 import pytest
 
@@ -197,6 +199,29 @@ def test_cells_become_tasks_records_and_pages(tmp_path):
     record.write_text(json.dumps(json.loads(record.read_text()) | {"device": "Another (R) Device"}))
     (again,) = tables.published.sheets(tmp_path / "results")
     assert sorted(path.name for path in tables.cost.pages(again)) == sorted(["another-device.md", own.name])
+
+
+@pytest.mark.slow
+def test_a_measuring_process_that_fails_says_why(tmp_path):
+    store = Store(tmp_path / "runs")
+    store.prepare()
+    task = pipelines.build(load(tmp_path), "digits", Sources())[0].tasks["cost"]
+    recipe = {**task.settings["recipe"], "learning_rate": -1.0}
+    task = replace(task, settings={**task.settings, "recipe": recipe})
+    outcome = run_task(store, task)
+    assert outcome.status == "failed"
+    assert "the measuring process ended with code 1: " in outcome.detail and "learning_rate" in outcome.detail
+    assert "in measure" in store.record(task)["error"]["traceback"]  # the process's own
+
+
+@pytest.mark.slow
+def test_a_stopped_measurement_leaves_no_process_and_no_record(tmp_path):
+    store = Store(tmp_path / "runs")
+    store.prepare()
+    task = pipelines.build(load(tmp_path), "digits", Sources())[0].tasks["cost"]
+    outcome = run_task(store, task, should_stop=lambda: True)
+    assert outcome.status == "stopped" and store.record(task) is None
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize(
