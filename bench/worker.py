@@ -18,9 +18,9 @@ from typing import Any, TextIO
 
 from bench import provenance
 from bench.causes import DIED, KEEPS_STATE, cause_of, is_a
-from bench.claims import Claim
 from bench.executors.protocol import BLOCKED, DONE, FAILED, HELD, STOPPED, WAITING
 from bench.store import Store, failure_of, is_full
+from bench.store.claims import Claim
 from bench.task import Job, Sources, Task, canonical_json
 
 LOG_SECONDS = 10.0  # between two lines of progress in a task's log

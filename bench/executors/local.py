@@ -22,8 +22,8 @@ from bench.errors import StoreError
 from bench.executors.pool_worker import main
 from bench.executors.protocol import FAILED, RUNNING, STOPPED, Context, Update
 from bench.executors.ready import Queue
-from bench.holders import stop_sweeps
 from bench.provenance import cpu_count
+from bench.store.holders import stop_sweeps
 from bench.task import Task
 from bench.worker import Outcome, record_death
 

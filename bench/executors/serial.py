@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bench.executors.protocol import RUNNING, Context, Update
 from bench.executors.ready import Queue
-from bench.holders import stop_sweeps
+from bench.store.holders import stop_sweeps
 from bench.task import Task
 from bench.worker import run_task
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bench.grid_file import one_line
-from bench.holders import ENDED
+from bench.store.holders import ENDED
 
 KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS"})  # say which cluster to talk to
 OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_", "PMI_", "PMIX_")

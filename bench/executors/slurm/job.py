@@ -24,8 +24,8 @@ from bench import provenance
 from bench.errors import StoreError
 from bench.executors.slurm import client
 from bench.executors.slurm.ledger import LOGS, Ledger, Submission
-from bench.holders import slurm_job_id
 from bench.store import Store
+from bench.store.holders import slurm_job_id
 from bench.task import Sources
 
 TOKEN = "BENCH_SUBMISSION"  # environment variable: which submission a job belongs to

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import atomic
-from bench.holders import Holder, myself, process_lives, read_holder, slurm_job_lives
+from bench.store.holders import Holder, myself, process_lives, read_holder, slurm_job_lives
 
 BEAT = 10.0  # seconds between heartbeats
 SILENCE = 300.0  # seconds without one after which a holder that cannot be asked counts as dead

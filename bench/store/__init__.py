@@ -3,7 +3,7 @@
     records/<kind>-<key>.json     one per task that is done or has failed, sealed by a digest
     artifacts/<kind>-<key>/       the files that a done task made, checksums in its record
     checkpoints/<kind>-<key>/     resumable state of unfinished tasks
-    claims/                       who is running what (bench/claims.py)
+    claims/                       who is running what (bench/store/claims.py)
     logs/<kind>-<key>.log         what a task said
     tmp/                          work in progress; nothing in it counts
 
@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import atomic
-from bench.claims import SILENCE, Claim, Claims
 from bench.errors import StoreError
 from bench.grid_file import one_line
+from bench.store.claims import SILENCE, Claim, Claims
 from bench.task import Task, canonical_json
 
 SCHEMA = 1  # of a record; raised when its fields change meaning
