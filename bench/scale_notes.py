@@ -21,8 +21,8 @@ class Words:
     transfer: str = ""
 
 
-CONTROLS = """The
-controls belong to every reading: they show what feeding few patches does by itself, whatever was optimised and
+CONTROLS = """\
+The controls belong to every reading: they show what feeding few patches does by itself, whatever was optimised and
 however the patches were chosen."""
 
 _CIFAR_SHOWS = (
@@ -34,7 +34,8 @@ _CIFAR_QUANTIZATION = f"""\
 What this scale can and cannot show: {{pictures}} test pictures, so one picture is {{step:.2f}} points and the standard
 error of full precision's top-1 is {{error:.2f}}; all rows are scored on the same pictures, so their differences are
 surer than that. W4/A8 and W8/A8 are the paper's bit-widths; W4/A4 and W8/A4 are ours, not the paper's, and were in the
-grid before any figure was known. The paper has no figures for these models. {CONTROLS}"""
+grid before any figure was known. The paper has no figures for these models.
+{CONTROLS}"""
 
 _CIFAR_TRANSFER = """\
 The students learn as a whole, from fresh weights or after they have learnt half of the classes (`half_classes`: from
@@ -53,7 +54,7 @@ What this scale can and cannot show: {{pictures}} test pictures, so one picture 
 error of full precision's top-1 is {{error:.1f}}: top-1 does not tell calibration sources apart here, noise and real
 images included, and a difference of that size says nothing about which method is better. The relative logit error does
 move. Bit-widths are the paper's, not chosen by what the table looks like. The paper has no figures for this model.
-{CONTROLS.replace(chr(10), " ", 1)}""",
+{CONTROLS}""",
         """\
 The students here start from fresh weights and learn as a whole; the paper's train a linear head on a pretrained
 backbone. One of the {pictures} test pictures is {step:.2f} points. Images are rolled at random by up to an eighth of
