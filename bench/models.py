@@ -58,8 +58,7 @@ def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any
         own, _ = split_seed(name)
         return {"name": own, "architecture": dict(ARCHITECTURES[own])}
     if not timm.is_model(name.split(".")[0]):
-        near = difflib.get_close_matches(name, [*ARCHITECTURES, *timm.list_models()], n=3)
-        hint = f"; near it: {', '.join(near)}" if near else ""
+        hint = f"; near it: {', '.join(near)}" if (near := _near(name)) else ""
         raise BenchError(f"unknown model {name!r}; known: {', '.join(ARCHITECTURES)} and timm's models{hint}")
     described = {"name": name}
     if weights:
@@ -70,6 +69,13 @@ def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any
             )  # a damaged file is refused before any work depends on it
         described["weights"] = {"hub": where} if kind == "hub" else {"sha256": file_sha256(where)}
     return described
+
+
+def _near(name: str) -> list[str]:
+    """Up to three models whose names go on from this one, or else resemble it."""
+    known, plain = [*ARCHITECTURES, *timm.list_models()], name.lower().replace("-", "_")
+    longer = sorted((other for other in known if other.startswith(plain)), key=len)
+    return longer[:3] or difflib.get_close_matches(plain, known, n=3)
 
 
 def split_seed(name: str) -> tuple[str, int | None]:

@@ -74,9 +74,18 @@ def test_an_outline_has_the_shape_and_costs_nothing():
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
 
 
-def test_unknown_names_are_refused_with_near_ones():
-    with pytest.raises(BenchError, match=r"unknown model 'deit_tiny_patch16_225'.*deit_tiny_patch16_224"):
-        models.describe("deit_tiny_patch16_225", Sources())
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("deit_tiny_patch16_225", "deit_tiny_patch16_224"),
+        ("deit_tiny", "deit_tiny_patch16_224"),
+        ("DeiT-Base", "deit_base_patch16_224"),
+        ("cifar_vit_smal", "cifar_vit_small"),
+    ],
+)
+def test_unknown_names_are_refused_with_near_ones(name, near):
+    with pytest.raises(BenchError, match=rf"^unknown model '{name}'[^\n]*near it: [^\n]*\b{near}\b"):
+        models.describe(name, Sources())
 
 
 @pytest.mark.parametrize("nested", [None, "model", "state_dict"])
