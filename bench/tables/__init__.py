@@ -45,15 +45,28 @@ def render(
 
     context: {"command": the command that makes it}. Records that are not there are holes in the table.
     """
-    sheet = published.publish(grid, scale, cells, store, results, context["command"])
-    path = write(sheet, results)
-    summarise(results)
+    published.publish(grid, scale, cells, store, results, context["command"])
+    found = published.sheets(results)
+    own = next(sheet for sheet in found if (sheet.scale, sheet.grid) == (scale, grid.name))
+    path = write(own, results)
+    if grid.experiment == published.COSTS:
+        for sheet in found:
+            if sheet.experiment in published.SHOW_COSTS:
+                write(sheet, results)
+    _summarise(results, found)
     return path
 
 
-def summarise(results: Path) -> list[Path]:
-    """Write the pages that are made of several tables: the index, and for scales that can tell, the paper's claims."""
+def render_again(results: Path) -> list[Path]:
+    """Write every table and every page made of several, from what is published; returns their paths, if any."""
     found = published.sheets(results)
+    if not found:
+        return []
+    return [*(write(sheet, results) for sheet in found), *_summarise(results, found)]
+
+
+def _summarise(results: Path, found: Sequence[Sheet]) -> list[Path]:
+    """Write the pages that are made of several tables: the index, and for scales that can tell, the paper's claims."""
     judged = verdicts.write(results, found)
     return [*judged, index.write(results, found, judged)]
 

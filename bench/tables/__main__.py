@@ -9,7 +9,6 @@ from pathlib import Path
 from bench import tables
 from bench.arguments import Parser, exit_code
 from bench.errors import BenchError, StoreError
-from bench.tables import published
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,13 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folder of tables (default: results)",
     )
     results = parser.parse_args(arguments).results
-    sheets = published.sheets(results)
-    if not sheets:
-        raise BenchError(f"{results} holds no published grids (<scale>/records/<grid>.json)")
     try:
-        for sheet in sheets:
-            print(tables.write(sheet, results))
-        print(*tables.summarise(results), sep="\n")
+        written = tables.render_again(results)
+        if not written:
+            raise BenchError(f"{results} holds no published grids (<scale>/records/<grid>.json)")
+        print(*written, sep="\n")
     except OSError as error:
         raise StoreError(f"{results} cannot be written: {error.strerror or error}") from error
     return 0

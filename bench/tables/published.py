@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from bench.task import Task
 
 # Of no use to a reader, or nobody's business: where on which machine it ran.
 PRIVATE = ("host", "log", "digest", "slurm_job_id", "slurm")
-SHOW_COSTS = ("quantization",)  # experiments whose tables show measured costs
+SHOW_COSTS = ("quantization",)  # experiments whose tables show what the sheets of COSTS have measured
+COSTS = "cost"
 PAPER_NAMES = {"kd": "table4"}  # grid -> the name its table has in the paper, where that is another
 
 
@@ -32,8 +33,8 @@ class Sheet:
     methods: label -> as in the grid file. paper: the grid's paper scale (axes and settings), from which closed-form
     costs of the real models are computed at every scale; {} if it has none.
     cells: [{"cell": {axis: value}, "tasks": {column: record name}}]; inputs of the tasks are columns too.
-    records: record name -> record, of those that are there. costs: the same of the costs that experiments/cost.yaml has
-    measured into the same store, for a table that shows them.
+    records: record name -> record, of those that are there. costs: the same of all published costs, for a table that
+    shows them; part of no sheet's file.
     """
 
     grid: str
@@ -51,7 +52,7 @@ class Sheet:
 
 def publish(
     grid: Grid, scale: str, cells: Sequence[CellTasks], store: Store, results: Path, command: str
-) -> Sheet:
+) -> None:
     """Write the sheet and the records of a grid; records that no sheet of the scale names any more are removed."""
     folder = results / scale / "records"
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,10 +61,6 @@ def publish(
         record = store.record(task)
         if record is not None:
             records[task.name] = _public(record)
-    costs = {}
-    if grid.experiment in SHOW_COSTS:
-        done = (record for record in store.records("cost") if record["status"] == "done")
-        costs = {f"cost-{record['key']}": _public(record) for record in done}
     paper = grid.scales.get(PAPER_SCALE)
     sheet = Sheet(
         grid=grid.name,
@@ -76,15 +73,13 @@ def publish(
         paper={} if paper is None else {"axes": paper.axes, "settings": paper.settings},
         cells=[{"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells],
         records=records,
-        costs=costs,
     )
-    for name, record in {**records, **costs}.items():
+    for name, record in records.items():
         # not flushed one by one: what a power cut takes, the next rendering writes again from the store
         atomic.write_bytes(folder / f"{name}.json", atomic.json_bytes(record), lasting=False)
-    named = {"records": sorted(records), "costs": sorted(costs)}
-    atomic.write_json(folder / f"{grid.name}.json", {**vars(sheet), **named})
+    values = {name: value for name, value in vars(sheet).items() if name != "costs"}
+    atomic.write_json(folder / f"{grid.name}.json", {**values, "records": sorted(records)})
     _remove_unnamed(folder)
-    return sheet
 
 
 def file_name(sheet: Sheet) -> str:
@@ -94,20 +89,21 @@ def file_name(sheet: Sheet) -> str:
 
 def sheets(results: Path) -> list[Sheet]:
     """Every published sheet with its records, by scale and grid. BenchError for a damaged one."""
-    return [_read(path) for path in sorted(results.glob("*/records/*.json")) if _is_sheet(path)]
+    found = [_read(path) for path in sorted(results.glob("*/records/*.json")) if _is_sheet(path)]
+    costs = {
+        name: record for sheet in found if sheet.experiment == COSTS for name, record in sheet.records.items()
+    }
+    return [replace(sheet, costs=costs) if sheet.experiment in SHOW_COSTS else sheet for sheet in found]
 
 
 def _read(path: Path) -> Sheet:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        held = {
-            part: {
-                name: json.loads((path.parent / f"{name}.json").read_text(encoding="utf-8")) for name in names
-            }
-            for part in ("records", "costs")
-            if (names := values.get(part)) is not None
+        records = {
+            name: json.loads((path.parent / f"{name}.json").read_text(encoding="utf-8"))
+            for name in values["records"]
         }
-        return Sheet(**{**values, **held})
+        return Sheet(**{**values, "records": records})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(
             f"{path} or a record that it names is damaged ({error}); remove it: the sweep of its grid writes it again"
@@ -143,7 +139,7 @@ def _remove_unnamed(folder: Path) -> None:
         if _is_sheet(path):
             try:
                 sheet = json.loads(path.read_text(encoding="utf-8"))
-                named |= {*sheet["records"], *sheet.get("costs", ())}
+                named |= {*sheet["records"]}
             except (ValueError, KeyError, TypeError):
                 return
     for path in paths:
