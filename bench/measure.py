@@ -24,8 +24,8 @@ from torch import Tensor, nn
 import smi
 from bench import models
 from bench.reference import PublishedInversion
-from smi.clock import synchronise
 from smi.cnn import handles
+from smi.device import synchronise
 from smi.engine import Replayed, adapt_any, check, direct, observer
 from smi.loop import Batch, Plan, iterate
 from smi.stopping import random as any_score
@@ -288,4 +288,7 @@ def answer(request: Mapping[str, Any], place: Path, said: Path) -> None:
     with said.open("w", encoding="utf-8") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    place.write_text(json.dumps(measure(Request(**request))), encoding="utf-8")
+    on_gpu = request["device"].startswith("cuda")
+    with torch.cuda.device(request["device"]) if on_gpu else contextlib.nullcontext():
+        figures = measure(Request(**request))
+    place.write_text(json.dumps(figures), encoding="utf-8")

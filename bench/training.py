@@ -108,7 +108,7 @@ def train(
     )
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(settings["warmup"], total))
-    first, smooth = resume(checkpoint, model, optimiser, schedule, device)
+    first, smooth = resume(checkpoint, model, optimiser, schedule)
 
     kept_at = time.monotonic()
     for step in range(first, total):
@@ -193,12 +193,15 @@ def keep(checkpoint: Path, step: int, smooth: float | None, model: nn.Module, op
     os.replace(unfinished, checkpoint)
 
 
-def resume(checkpoint: Path, model: nn.Module, optimiser, schedule, device: str) -> tuple[int, float | None]:
-    """Load what `keep` wrote, if it is there; (steps done, smoothed loss). CheckpointError if it is damaged."""
+def resume(checkpoint: Path, model: nn.Module, optimiser, schedule) -> tuple[int, float | None]:
+    """Load what `keep` wrote, if it is there; (steps done, smoothed loss). CheckpointError if it is damaged.
+
+    It is read to the CPU; the model and the optimiser move each part to where they want it.
+    """
     if not checkpoint.exists():
         return 0, None
     try:
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])

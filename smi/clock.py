@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import torch
+from smi.device import synchronise
 
 if TYPE_CHECKING:
     from smi.loop import Batch
@@ -37,9 +37,3 @@ class Clock:
     def restart(self) -> None:
         self.stop()
         self._open()
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from smi.checkpoint import Checkpoint
+from smi.device import synchronise
 from smi.errors import Interrupted, InvalidSetting, NonFiniteLoss
 from smi.inversion import Progress, derived_seed
 from smi.objectives import kd_loss
@@ -121,6 +122,7 @@ class Run:
             except NonFiniteLoss:
                 self.save(saver)
                 raise
+            synchronise(self.device)
             self.seconds += time.perf_counter() - began
             self.losses.append(loss)
             self.step += 1

@@ -9,6 +9,7 @@ Shapes: B images, C channels, K kept patches of ph x pw pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -142,19 +143,26 @@ class Replayed:
         return loss.clone(), gradient
 
 
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """Where a device's graphs are recorded: one stream, since libraries hold a workspace for each; not torch's own,
+    which belongs to whichever device came first."""
+    return torch.cuda.Stream(device)
+
+
 def record_cuda_graph(function: Callable[[], Any]) -> Callable[[], Any]:
     """Record what a function launches on the current CUDA device, as torch's notes on CUDA graphs do it.
 
     The function must read and write the same tensors each time and never wait for the device.
     """
-    side = torch.cuda.Stream()
+    side = _side_stream(torch.cuda.current_device())
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_UP):
             function()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         results = function()
 
     def replay() -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from smi import deviations as published
 from smi import engine
 from smi.checkpoint import Checkpoint, fingerprint
+from smi.device import resolved
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.images import SyntheticImages
 from smi.loop import Batch, Plan, run_batch
@@ -64,7 +65,8 @@ def invert(
     recipe: a name of RECIPES or a Recipe; iterations: overrides the recipe's number (the last stop must fit).
     stopping: None is dense; a Stopping makes it sparse: a stopped patch's pixels never change again (section 3.2).
     score: ranks patches at a stop: a name of SCORES or a callable.
-    seed: equal seeds give equal bits on one machine. targets: int [count], drawn uniformly if None.
+    seed: equal seeds give equal bits on one machine (on a GPU, up to rounding). targets: int
+        [count], drawn uniformly if None.
     device: where to run (the model's own by default). precision: "bf16" runs the model under autocast; pixels,
         losses and Adam stay float32.
     compile: run the model through torch.compile, anew in each stage; needs a C++ compiler (CPU) or Triton (GPU).
@@ -94,7 +96,7 @@ def invert(
     _check(plan, adapted, count, batch_size)
     _check_student(student, chosen)
     targets = _check_targets(targets, count, adapted.classes)
-    device = torch.device(device) if device is not None else next(model.parameters()).device
+    device = next(model.parameters()).device if device is None else resolved(device)
     engine.check(compile, cuda_graphs, device)
     if device != next(model.parameters()).device:
         adapted = engine.adapt_any(copy.deepcopy(model).to(device))

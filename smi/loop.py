@@ -135,7 +135,7 @@ class Batch:
         optimizer = _adam_over(variable, **figures["adam"])
         adam = {name.removeprefix("adam."): t for name, t in own.items() if name.startswith("adam.")}
         if adam:
-            optimizer.state[variable] = {n: t if n == "step" else t.to(device) for n, t in adam.items()}
+            optimizer.state[variable] = {name: tensor.to(device) for name, tensor in adam.items()}
         generators = []
         for name in ("jitter_generator", "score_generator"):
             generators.append(torch.Generator())

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from smi.checkpoint import Checkpoint, fingerprint
+from smi.device import resolved
 from smi.distillation import Evaluate, Run, Settings, is_whole
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.inversion import Progress
@@ -95,7 +96,7 @@ def distil(
     flip: probability of mirroring an image, and its kept set, left-right. jitter: largest roll of an image in rows
         and columns, as a fraction of its sides; kept sets move to the nearest cells (as in the inversion).
     patches: show each image through so many random ones of its patches, drawn anew each time, whatever its kept set.
-    seed: equal seeds give equal bits on one machine. device: the student's own by default.
+    seed: equal seeds give equal bits on one machine (on a GPU, up to rounding). device: the student's own by default.
     precision: "bf16" runs both models under autocast; weights, losses and the optimiser stay float32.
     evaluate: given the student (evaluation mode), returns figures for the curve; called before the first step, every
         `evaluate_every` steps and after the last one.
@@ -133,7 +134,7 @@ def distil(
         weights = {"teacher": fingerprint(teacher), "student": fingerprint(student)}
         identity = {**vars(chosen), "betas": list(chosen.betas), "evaluate_every": evaluate_every}
         identity |= {**weights, **pool.identity()}
-    device = torch.device(device) if device is not None else next(student.parameters()).device
+    device = next(student.parameters()).device if device is None else resolved(device)
     if next(teacher.parameters()).device != device:
         taught_by = adapt(copy.deepcopy(teacher).to(device))
     taught = adapt(copy.deepcopy(student).to(device))

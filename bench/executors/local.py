@@ -184,7 +184,9 @@ def _gpus(device: str) -> list[str]:
     if device != "cuda":
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(index) for index in range(devices.gpu_count())]
+    if not visible:
+        return [str(index) for index in range(devices.gpu_count())]
+    return visible.split(",")[: devices.gpu_count()]  # it may name GPUs that do not exist
 
 
 def _how_it_died(code: int | None) -> str:

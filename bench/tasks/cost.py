@@ -150,7 +150,8 @@ def _measure(job: Job, request: Mapping[str, Any]) -> dict[str, Any]:
             text = said.read_text(encoding="utf-8").strip() if said.exists() else ""
             last = text.rpartition("\n")[2]
             what = f"the measuring process ended with code {child.exitcode}: {last}"
-            raise BenchError(what) from RuntimeError(text)  # for the record and the log: its own traceback
+            failure = MemoryError if "OutOfMemoryError" in text else BenchError
+            raise failure(what) from RuntimeError(text)  # for the record and the log: its own traceback
         return json.loads(answer.read_text(encoding="utf-8"))
 
 

@@ -82,7 +82,8 @@ def test_each_worker_has_a_gpu_and_its_share_of_the_threads(context, monkeypatch
 
 
 def test_gpus_hidden_by_the_user_stay_hidden(context, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setattr("bench.devices.gpu_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,99")  # torch sees two
     tasks = [Task("where", {"n": n}) for n in range(2)]
     see_through(LocalExecutor(context(device="cuda")), tasks)
     seen = {context().store.record(task)["metrics"]["CUDA_VISIBLE_DEVICES"] for task in tasks}

@@ -1,0 +1,98 @@
+"""Each public function on each device, whole and interrupted: on the CPU here, on a GPU by `nox -s gpu_tests`."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import smi
+from bench.measure import Request, measure
+from bench.models import ARCHITECTURES
+from smi.loop import Batch, Plan
+from smi.stopping import random as random_score
+from smi.vit import adapt
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+SHORT = smi.recipe("deepinversion", iterations=8, learning_rate=0.1)
+PSAQ = smi.recipe("psaq", iterations=8, warmup=2)
+STOPPING = smi.Stopping(at=(2, 5), drop=0.3)
+NEAR = {"rtol": 0, "atol": 5e-3}  # a few steps of the optimiser, from rounding
+
+
+def stop_after(calls: int):
+    asked = iter(range(1000))
+    return lambda: next(asked) >= calls
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("recipe", "stopping"), [(SHORT, None), (SHORT, STOPPING), (PSAQ, None)])
+@pytest.mark.parametrize("stops_at", [3, 6])
+def test_an_interrupted_inversion_goes_on(tiny_vit, tmp_path, device, recipe, stopping, stops_at):
+    model, settings = tiny_vit(), {"recipe": recipe, "stopping": stopping, "seed": 1, "device": device}
+    whole = smi.invert(model, 2, **settings)
+    path = tmp_path / "state"
+    with pytest.raises(smi.Interrupted):
+        smi.invert(model, 2, **settings, checkpoint=path, should_stop=stop_after(stops_at))
+    assert_close(smi.invert(model, 2, **settings, checkpoint=path).pixels, whole.pixels, **NEAR)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"micro_batch": 2}])
+def test_the_options_of_an_inversion_work(tiny_vit, device, settings):
+    plain = smi.invert(tiny_vit(), 4, SHORT, STOPPING, seed=1, device=device)
+    ours = smi.invert(tiny_vit(), 4, SHORT, STOPPING, seed=1, device=device, **settings)
+    assert ours.pixels.isfinite().all() and ours.kept.shape == plain.kept.shape
+    if "micro_batch" in settings:
+        assert_close(ours.pixels, plain.pixels, **NEAR)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_images_made_on_a_device_calibrate_and_teach_there(tiny_vit, tmp_path, device):
+    model = tiny_vit()
+    images = smi.invert(model, 8, SHORT, STOPPING, seed=1, device=device)
+    small = smi.quantize(model.to(device), images, 8, 8)
+    inputs = torch.rand(2, 3, 16, 16, device=device)
+    assert small(inputs).device.type == device and small(inputs).isfinite().all()
+
+    settings = {"steps": 6, "batch_size": 4, "seed": 3, "device": device}
+    whole = smi.transfer(model, tiny_vit(seed=2), images, **settings)
+    path = tmp_path / "state"
+    with pytest.raises(smi.Interrupted):
+        smi.transfer(model, tiny_vit(seed=2), images, **settings, checkpoint=path, should_stop=stop_after(3))
+    resumed = smi.transfer(model, tiny_vit(seed=2), images, **settings, checkpoint=path)
+    for one, other in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
+        assert_close(one, other, **NEAR)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("what", ["time", "memory"])
+def test_costs_are_measured(device, what):
+    request = Request(
+        model={"name": "digits_vit", "architecture": ARCHITECTURES["digits_vit"]},
+        resolution=32,
+        recipe=SHORT.to_json(),
+        kept=16,
+        stages=[None],
+        batch=2,
+        precision="fp32",
+        engines=["smi", "reference"],
+        repetitions=3,
+        warmup=1,
+        device=device,
+        what=what,
+    )
+    answer = measure(request)
+    figures = answer["seconds"]["smi"] if what == "time" else answer.values()
+    assert figures and all(figure >= 0 for figure in figures)
+
+
+def test_all_of_a_saved_optimiser_goes_to_the_device(tiny_vit):
+    """A fused Adam on a GPU counts its steps there, and refuses a count that lies on the CPU."""
+    tokens = adapt(tiny_vit())
+    batch = Batch.start(tokens, Plan(SHORT, None, random_score, "fp32", ()), 2, None, (1, 2), "cpu")
+    batch.variable.grad = torch.ones_like(batch.variable)
+    batch.optimizer.step()
+    saved = Batch.from_saved(0, *batch.to_saved(0), "meta")
+    (state,) = saved.optimizer.state.values()
+    assert {name: value.device.type for name, value in state.items()} == dict.fromkeys(
+        ("step", "exp_avg", "exp_avg_sq"), "meta"
+    )
