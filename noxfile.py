@@ -1,8 +1,8 @@
 """Every way to run the project: README, CI and developers call the same sessions.
 
-All sessions share one environment, `.nox/suite`, made on first use with uv (or with virtualenv and pip where
-there is no uv) for the Python that runs nox. While neither the dependencies nor constraints.txt change, a
-session starts at once and touches no network.
+All sessions but `oldest` share one environment, `.nox/suite`, made on first use with uv (or with virtualenv and
+pip where there is no uv) for the Python that runs nox. While neither the dependencies nor constraints.txt change,
+a session starts at once and touches no network.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files that appear whole or not at all: written aside, flushed to disk, then moved into place.
 
-Every write of the suite goes through this file, so what a full disk or a kill can leave behind is decided here.
+Records, claims and results go through this file, so what a full disk or a kill can leave of them is decided here.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def write_bytes(path: Path, data: bytes, aside: Path | None = None, lasting: boo
         sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str, aside: Path | None = None) -> None:
+def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text, line ends as given."""
-    write_bytes(path, text.encode(), aside)
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any, aside: Path | None = None) -> None:

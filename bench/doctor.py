@@ -116,7 +116,8 @@ def check_data(sources: Sources) -> Iterator[Check]:
     for name in dict.fromkeys([*DATASETS, *sources.data]):
         try:
             dataset = open_dataset(name, {}, here)
-            place = f" in {sources.data[name]}" if name in sources.data else " (bundled)"
+            found = "bundled" if name == "digits" else "in the cache"
+            place = f" in {sources.data[name]}" if name in sources.data else f" ({found})"
             yield Check("ok", "data", f"{name}{place}: {', '.join(dataset.splits)}")
         except BenchError as error:
             problem, _, todo = str(error).partition("; ")

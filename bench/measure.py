@@ -36,8 +36,6 @@ MINIMUM = 3
 MATMULS = 11  # products of which the first is warm-up
 MIB = 2**20
 MODES = ("eager", "compile", "cuda_graphs")  # how smi runs the model
-# smi_eager is smi without its mode; the last two keep all patches.
-ENGINES = ("smi", "reference", "smi_eager", "smi_dense", "reference_dense")
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,8 @@ class Request:
     None when dense; stages: kept patches of the other stages, of which a few iterations are timed.
 
     what: "time" (iterations of all `engines`, taking turns) or "memory" (of the first engine).
-    engines: of ENGINES. precision and mode (of MODES) are smi's; the reference runs in fp32, as it is.
+    engines: "smi", "reference", "smi_eager" (smi without its mode), "smi_dense" and "reference_dense" (all patches
+    kept). precision and mode (of MODES) are smi's; the reference runs in fp32, as it is.
     """
 
     model: Mapping[str, Any]

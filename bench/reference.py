@@ -24,6 +24,8 @@ from smi.objectives import PSAQ_ELEMENTS
 from smi.recipes import Recipe
 from smi.vit import adapt, normalisation
 
+BANDWIDTH, GRID_POINTS = 0.01, 10  # of PSAQ-ViT's density of similarities
+
 
 class PublishedInversion:
     """One batch of images under optimisation. The model is copied: its weights collect gradients nobody uses.
@@ -136,13 +138,15 @@ def total_variation(image: Tensor) -> Tensor:
     return torch.norm(right) + torch.norm(down) + torch.norm(diagonal) + torch.norm(other)
 
 
-def similarity_entropy(output: Tensor, bandwidth: float = 0.01, points: int = 10) -> Tensor:
+def similarity_entropy(output: Tensor) -> Tensor:
     """Entropy of one block's patch similarities as published: [B, P, d] broadcast to [B, P, P, d] -> scalar."""
     similarity = torch.cosine_similarity(output.unsqueeze(1), output.unsqueeze(2), dim=3)  # [B, P, P]
     samples = similarity.flatten(1)
     low, high = similarity.min().item(), similarity.max().item()
-    grid = torch.linspace(low, high, points, device=output.device, dtype=output.dtype).repeat(len(output), 1)
-    distance = (grid.unsqueeze(2) - samples.unsqueeze(1)) / bandwidth  # [B, G, S]
-    kernel = torch.exp(-0.5 * distance**2) / (math.sqrt(2 * math.pi) * bandwidth)
+    grid = torch.linspace(low, high, GRID_POINTS, device=output.device, dtype=output.dtype).repeat(
+        len(output), 1
+    )
+    distance = (grid.unsqueeze(2) - samples.unsqueeze(1)) / BANDWIDTH  # [B, G, S]
+    kernel = torch.exp(-0.5 * distance**2) / (math.sqrt(2 * math.pi) * BANDWIDTH)
     density = kernel.mean(dim=2) + 1e-4
     return torch.trapezoid(-density * torch.log(density), grid, dim=1).mean()

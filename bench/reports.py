@@ -28,15 +28,15 @@ def overview(plan: Plan, states: Mapping[str, State], estimates: Estimates, work
         count = counts(tasks, states)
         left = [task for task in tasks if states[task.name].status in (WAITING, RUNNING)]
         seconds, unknown = estimates.total(left)
-        time = estimate(sum(estimates.seconds(task) or 0.0 for task in left), unknown) if left else "-"
-        rows.append([kind, str(len(tasks)), *(str(count[column]) for column in COLUMNS), time])
+        needed = estimate(seconds, unknown) if left else "-"
+        rows.append([kind, str(len(tasks)), *(str(count[column]) for column in COLUMNS), needed])
     count = counts(plan.tasks, states)
     left = to_do(plan, states)
     seconds, unknown = estimates.total(left, workers)
-    time = estimate(seconds, unknown) if left else "-"
+    needed = estimate(seconds, unknown) if left else "-"
     if left and workers > 1:
-        time += f" with {workers} workers"
-    rows.append(["all", str(len(plan.tasks)), *(str(count[column]) for column in COLUMNS), time])
+        needed += f" with {workers} workers"
+    rows.append(["all", str(len(plan.tasks)), *(str(count[column]) for column in COLUMNS), needed])
     return _columns(rows)
 
 

@@ -1,7 +1,7 @@
 """A task: one unit of work, named by everything that can change its result.
 
 `Task` is what a plan is made of, `Job` is what a task is given when it runs. Neither knows how or where
-tasks are run (bench/executors) nor what any kind of task does (bench/tasks.py).
+tasks are run (bench/executors) nor what any kind of task does (bench/tasks).
 """
 
 from __future__ import annotations

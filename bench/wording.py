@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
 
 
 def estimate(seconds: float, unknown: int) -> str:
-    """`about 3 min`, `3 min and 2 tasks of unknown length`, `unknown`."""
+    """`about 3 min`, `about 3 min and 2 tasks of unknown length`, `2 tasks of unknown length`."""
     if not unknown:
         return f"about {duration(seconds)}"
     tasks = f"{unknown} task{'s' if unknown > 1 else ''} of unknown length"

@@ -51,14 +51,12 @@ def run_task(
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
     leader: int | None = None,
-    passthrough: tuple[type[BaseException], ...] = (),
     notes: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Bring one task to its end, at most once among all processes that share the store.
 
     kinds: kind -> object with `.run(job) -> metrics`; default `bench.tasks.KINDS`.
     leader: process id of the sweep that this worker belongs to (default: this process).
-    passthrough: exceptions that belong to the caller's machinery; the claim is released and they go on.
     notes: further fields for the record, e.g. what SLURM said.
     Raises StoreError when the store cannot be written.
     """
@@ -77,7 +75,7 @@ def run_task(
                 return settled
             kind = _kind(task, kinds)  # may import torch, which is none of the task's seconds
             run = _Run(store, task, claim, sources or Sources(), device, progress, should_stop, notes or {})
-            return run.execute(kind, passthrough)
+            return run.execute(kind)
         finally:
             claim.release()
 
@@ -117,14 +115,12 @@ class _Run:
         self.logged = 0.0
         self.log: TextIO = sys.stderr
 
-    def execute(self, kind: Any, passthrough: tuple[type[BaseException], ...]) -> Outcome:
+    def execute(self, kind: Any) -> Outcome:
         with open(self.store.log_path(self.task), "a", encoding="utf-8", buffering=1) as self.log:
             self._say(f"start {self.task.label or self.task.name} on {self.device}")
             try:
                 metrics, work = self._attempt(kind)
                 canonical_json(metrics)  # refuses NaN and what is not JSON, before anything is published
-            except passthrough:
-                raise
             except Exception as error:
                 if is_a(error, "smi.errors", "Interrupted"):
                     self._say("stopped; the next run goes on from here")

@@ -1,7 +1,7 @@
 """Loss terms of model inversion and their weighted sum.
 
-A term is a function `(step, **parameters) -> scalar`; adding one to `TERMS` makes it available by name to every
-recipe and grid. Sources: DeepInversion (Yin et al., CVPR 2020), PSAQ-ViT (Li et al., ECCV 2022), SMI section 3.
+A term is a function `(step, **parameters) -> scalar`; `_term` makes it available by name to every recipe and
+grid. Sources: DeepInversion (Yin et al., CVPR 2020), PSAQ-ViT (Li et al., ECCV 2022), SMI section 3.
 
 Shapes: B images, C channels, H x W pixels, K classes, P patches, d head width.
 """
@@ -33,7 +33,8 @@ Where = Literal["image", "view"]
 class Step:
     """What one iteration offers to the terms.
 
-    image: [B, C, H, W], normalised, as stored (before jitter).
+    image: for the terms of the pixels alone [B, C, H, W], normalised, as stored (before jitter); for those of the
+        model what it saw: the view, or after a stop its kept patches [B, K, C x ph x pw].
     view: [B, C, H, W], the image after jitter and flip; None where no term reads it.
     logits: [B, K]; targets: int64 [B]; both None for the terms of the pixels alone.
     chance: drawn once per run from [0, 1).
@@ -280,11 +281,7 @@ class Objective:
         """The form that `of` reads back."""
         return [[term.name, term.weight, dict(term.params)] for term in self.terms]
 
-    def __call__(self, step: Step) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The weighted sum, and each term's unweighted value, detached (no wait for the device)."""
-        total, figures = None, {}
-        for term in self.terms:
-            value = term(step)
-            total = term.weight * value if total is None else total + term.weight * value
-            figures[term.name] = value.detach()
-        return total, figures
+    def __call__(self, step: Step) -> torch.Tensor:
+        """The weighted sum of the terms."""
+        values = [term.weight * term(step) for term in self.terms]
+        return sum(values[1:], start=values[0])

@@ -36,7 +36,7 @@ def loss_and_gradient(model: Any, plan: Plan, batch: Batch, jitter: Jitter) -> t
         view = jitter.apply(image)
     loss = gradient = None
     if of_pixels is not None:
-        loss, _ = of_pixels(Step(image=image, view=view, chance=batch.chance))
+        loss = of_pixels(Step(image=image, view=view, chance=batch.chance))
         (gradient,) = torch.autograd.grad(loss, image)
         loss = loss.detach()
     if of_model is None:
@@ -77,7 +77,7 @@ def _through_model(
         seen = (plan.observer or model).observe(pixels, cells, objective.needs)
         if plan.student is not None:
             seen["student_logits"] = plan.student(pixels)
-    loss, _ = objective(Step(image=pixels, view=pixels, targets=targets, **seen))
+    loss = objective(Step(image=pixels, view=pixels, targets=targets, **seen))
     loss = loss if share == 1 else loss * share
     (gradient,) = torch.autograd.grad(loss, pixels)
     return loss.detach(), gradient

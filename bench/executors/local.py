@@ -34,7 +34,6 @@ PATIENCE = 10.0  # seconds that a worker told to end gets
 class LocalExecutor:
     """A pool of processes on this machine."""
 
-    name = "local"
     detaches = False
 
     def __init__(self, context: Context) -> None:

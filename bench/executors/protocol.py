@@ -1,4 +1,4 @@
-"""What a sweep asks of whatever runs its tasks. Three methods that matter: submit, poll, stop.
+"""What a sweep asks of whatever runs its tasks. The methods that matter: submit, poll, stop.
 
 The truth about a task is its record in the store; an executor only brings tasks there and tells, through
 `Context.notify`, what it sees on the way. So an executor that dies, or never says anything, loses nothing.
@@ -52,7 +52,6 @@ class Context:
 class Executor(Protocol):
     """Brings tasks to their records."""
 
-    name: str
     detaches: bool  # whether submitted tasks go on without this process (--detach)
 
     def submit(self, tasks: Sequence[Task]) -> None:

@@ -16,7 +16,6 @@ from bench.worker import run_task
 class SerialExecutor:
     """Runs tasks here. On Ctrl-C the running task saves its state and ends; a second one ends it at once."""
 
-    name = "serial"
     detaches = False
 
     def __init__(self, context: Context) -> None:

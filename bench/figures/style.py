@@ -165,7 +165,7 @@ def show_kept(axes: Axes, pixels: Tensor, mask: Tensor, rows: int, columns: int)
         outline(axes, kept, height, width)
 
 
-def outline(axes: Axes, kept: np.ndarray, height: float, width: float, colour: str = EDGE) -> None:
+def outline(axes: Axes, kept: np.ndarray, height: float, width: float) -> None:
     """Lines where a kept patch (kept bool [R, Q]) meets a stopped one; patches are height x width in data units."""
     if kept.all():
         return
@@ -182,9 +182,7 @@ def outline(axes: Axes, kept: np.ndarray, height: float, width: float, colour: s
         if above != below:
             lines.append(([column * width - 0.5, (column + 1) * width - 0.5], [row * height - 0.5] * 2))
     for xs, ys in lines:
-        axes.plot(
-            xs, ys, color=colour, linewidth=0.8, solid_capstyle="butt", clip_on=False, antialiased=False
-        )
+        axes.plot(xs, ys, color=EDGE, linewidth=0.8, solid_capstyle="butt", clip_on=False, antialiased=False)
 
 
 def bare(axes: Axes) -> None:

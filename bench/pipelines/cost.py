@@ -30,7 +30,7 @@ class CostSettings(Settings):
 
 
 class CostMethod(Method):
-    """beside: what takes turns with the method, to be compared with (bench.measure.ENGINES)."""
+    """beside: what takes turns with the method, to be compared with (engines of bench.measure)."""
 
     beside: list[Beside] = []
 

@@ -28,7 +28,7 @@ from typing import Any
 from bench import atomic
 from bench.errors import StoreError
 from bench.grid_file import one_line
-from bench.store.claims import SILENCE, Claim, Claims
+from bench.store.claims import Claim, Claims
 from bench.task import Task, canonical_json
 
 SCHEMA = 1  # of a record; raised when its fields change meaning
@@ -49,9 +49,9 @@ class Finding:
 class Store:
     """One store folder. Reading never writes; `prepare` must be called before anything is run."""
 
-    def __init__(self, root: Path | str, silence: float = SILENCE) -> None:
+    def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
-        self.claims = Claims(self.root / "claims", self.root / "tmp", silence)
+        self.claims = Claims(self.root / "claims", self.root / "tmp")
 
     def prepare(self) -> None:
         """Make the folders and prove that they can be written. Raises StoreError, one line."""

@@ -14,8 +14,8 @@ HEAD = """# Results
 
 Made by the commands below; do not edit. Each table names its scale: `digits` is the embedded one (a micro ViT on
 scikit-learn's digits), `cifar` the middle one (small ViTs on CIFAR-10), `paper` the paper's (DeiT on ImageNet and
-CIFAR). The records behind a table lie in `<scale>/records/`; `python -m bench.tables` makes every file here again from
-them. No sweep ever reads them.
+CIFAR). The records behind a table lie in `<scale>/records/`; `python -m bench.tables` makes every table and page
+of claims again from them. No sweep ever reads them.
 """
 
 

@@ -33,11 +33,11 @@ def figure(value: float | None, digits: int = 2) -> str:
     return NOTHING if value is None else f"{value:.{digits}f}"
 
 
-def difference(ours: float | None, theirs: float | None, digits: int = 2) -> str:
+def difference(ours: float | None, theirs: float | None) -> str:
     """Ours less theirs, signed, 0 without a sign; nothing where either is missing."""
     if ours is None or theirs is None:
         return NOTHING
-    text = f"{ours - theirs:+.{digits}f}"
+    text = f"{ours - theirs:+.2f}"
     return text[1:] if float(text) == 0 else text
 
 
@@ -64,7 +64,7 @@ def holes(states: Iterable[str]) -> str:
     for state in states:
         if state != "done":
             count[state] = count.get(state, 0) + 1
-    if len(count) == 1 and len(list(count.values())) == 1 and sum(count.values()) == 1:
+    if sum(count.values()) == 1:
         return next(iter(count))
     return ", ".join(f"{number} {state}" for state, number in count.items())
 

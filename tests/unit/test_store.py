@@ -165,19 +165,6 @@ def test_a_bad_checkpoint_from_outside_is_a_cause_of_its_own(store):
     assert store.record(ROOT)["error"]["cause"] == "bad checkpoint"
 
 
-def test_exceptions_of_the_callers_machinery_are_let_through(store):
-    class TimeIsUp(RuntimeError):
-        pass
-
-    def kind(job):
-        raise TimeIsUp
-
-    with pytest.raises(TimeIsUp):
-        run_task(store, ROOT, kinds={"root": toy_suite.ToyKind(1, kind)}, passthrough=(TimeIsUp,))
-    assert store.record(ROOT) is None
-    assert run(store, ROOT).status == DONE  # its claim was given up
-
-
 def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

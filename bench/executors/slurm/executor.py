@@ -36,7 +36,6 @@ SHOWN_JOBS = 8
 class SlurmExecutor:
     """Runs tasks as SLURM jobs."""
 
-    name = "slurm"
     detaches = True
 
     def __init__(self, context: Context) -> None:
