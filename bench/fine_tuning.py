@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 import smi
 from bench.datasets import loader_workers
 from bench.training import checked, cosine, keep, random_flip, random_shift, resume, seeded
+from bench.weights import HEADS
 from smi.vit import normalisation
 
 DEFAULTS: dict[str, Any] = {
@@ -106,8 +107,7 @@ def augment(pictures: Tensor, flip: float, shift: int, generator: torch.Generato
 
 
 def _trained(model: nn.Module, train: str) -> list[nn.Parameter]:
-    heads = ("head.", "head_dist.")
-    named = [p for name, p in model.named_parameters() if train == "all" or name.startswith(heads)]
+    named = [p for name, p in model.named_parameters() if train == "all" or name.startswith(HEADS)]
     for parameter in named:
         parameter.requires_grad_(True)
     return named

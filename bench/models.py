@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from bench.atomic import sha256_of
 from bench.errors import BenchError
 from bench.task import Sources
-from bench.weights import file_sha256, find_weights, fitting_weights, hub_file, load_weights, local_weights
+from bench.weights import find_weights, fitting_weights, hub_file, load_weights, local_weights
 
 DATA_CONFIG = ("input_size", "mean", "std", "interpolation")  # what model.json keeps of timm's data config
 
@@ -67,7 +68,7 @@ def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any
             fitting_weights(
                 _outline(described), where
             )  # a damaged file is refused before any work depends on it
-        described["weights"] = {"hub": where} if kind == "hub" else {"sha256": file_sha256(where)}
+        described["weights"] = {"hub": where} if kind == "hub" else {"sha256": sha256_of(where)}
     return described
 
 
@@ -106,7 +107,7 @@ def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.M
     if sources is not None and "weights" in described:
         kind, where = find_weights(described["weights"].get("file", described["name"]), sources)
         path = hub_file(where, local_only=False) if kind == "hub" else where
-        if kind == "file" and file_sha256(path) != described["weights"].get("sha256"):
+        if kind == "file" and sha256_of(path) != described["weights"].get("sha256"):
             raise BenchError(f"{path} holds other weights than those planned with")
         load_weights(model, path, new_head="classes" in described and "file" not in described["weights"])
     return model.eval()
@@ -131,7 +132,7 @@ def describe_own(name: str, dataset: str, classes: int, sources: Sources) -> dic
     if path is None:
         return None
     fitting_weights(_outline({"name": name, "classes": classes}), path)
-    weights = {"file": f"{name}.{dataset}", "sha256": file_sha256(path)}
+    weights = {"file": f"{name}.{dataset}", "sha256": sha256_of(path)}
     return {"name": name, "classes": classes, "weights": weights}
 
 

@@ -24,7 +24,7 @@ from bench.grid_file import one_line
 from bench.options import parse, sources_of
 from bench.plan import CellTasks
 from bench.progress import Board, View, make_view
-from bench.signals import Stopper
+from bench.signals import STOPPED, Stopper
 from bench.store import Store, probe_writable
 from bench.survey import Estimates, State
 from bench.task import Sources, Task
@@ -58,9 +58,7 @@ def main(arguments: Sequence[str] | None = None, suite: Suite | None = None) -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURES
     except KeyboardInterrupt:
-        print(
-            "stopped; nothing that was finished is lost: the same command goes on from here", file=sys.stderr
-        )
+        print(STOPPED, file=sys.stderr)
         return INTERRUPTED
 
 

@@ -5,7 +5,6 @@ Looked for in the `--checkpoints` folder, then in timm's cache, then on the hub.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import socket
 from functools import cache
@@ -137,11 +136,3 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BenchError(f"{path} holds no state dict (name -> tensor)")
     return state
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -10,7 +10,6 @@ pictures in another folder are the same data. To add a data set, write a module 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from bench.datasets.flowers102 import Flowers102
 from bench.datasets.folder import Folder
 from bench.datasets.imagenet import ImageNet
 from bench.errors import BenchError, MissingData
+from bench.provenance import cpu_count
 from bench.task import Sources, canonical_json
 
 HELD_BYTES = 2**30  # splits that fit into so much memory are decoded once a process
@@ -127,5 +127,4 @@ def batches(split: TorchDataset, size: int) -> Iterator[tuple[torch.Tensor, torc
 
 def loader_workers(split: TorchDataset, size: int) -> int:
     """Processes that decode a split's pictures: none for tensors, or where starting them takes longer."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if isinstance(split, TensorDataset) or len(split) <= 4 * size else min(8, cpus)
+    return 0 if isinstance(split, TensorDataset) or len(split) <= 4 * size else min(8, cpu_count())

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
-from bench import devices
+from bench import devices, signals
 from bench.errors import StoreError
 from bench.executors.pool_worker import main
 from bench.executors.protocol import FAILED, RUNNING, STOPPED, Context, Update
@@ -140,7 +140,7 @@ class LocalExecutor:
         if task is None:
             return
         self._deaths[task.name] += 1
-        how = _how_it_died(worker.process.exitcode)
+        how = signals.how_it_died(worker.process.exitcode)
         if self._deaths[task.name] < DEATHS_ALLOWED or self._queue.stopped:
             self._queue.put_back(task)
             return
@@ -162,7 +162,7 @@ class _Worker:
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        with _environment(environment), _signals_held():
+        with _environment(environment), signals.held():
             self.process.start()
         theirs.close()
 
@@ -188,17 +188,6 @@ def _gpus(device: str) -> list[str]:
     return visible.split(",")[: devices.gpu_count()]  # it may name GPUs that do not exist
 
 
-def _how_it_died(code: int | None) -> str:
-    if code is not None and code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"by {name}{hint}"
-    return f"with exit code {code}"
-
-
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     """Variables that a process started inside inherits; torch reads its thread count from them when it is imported."""
@@ -212,14 +201,3 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Stop signals wait while a worker starts: it inherits the hold until its own handlers are in place."""
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -13,12 +13,12 @@ from typing import Any
 
 from bench.errors import StoreError
 from bench.executors.protocol import Context
+from bench.signals import STOP
 from bench.store import Store
 from bench.task import Task
 from bench.worker import Outcome, run_task
 
 REPORT_SECONDS = 0.25  # between two words about one running task
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR2")
 
 
 def main(connection: Connection, context: Context, leader: int) -> None:
@@ -28,11 +28,10 @@ def main(connection: Connection, context: Context, leader: int) -> None:
     written.
     """
     stopping = threading.Event()
-    numbers = {getattr(signal, name) for name in STOP_SIGNALS}
-    for number in numbers:
+    for number in STOP:
         if signal.getsignal(number) is not signal.SIG_IGN:  # e.g. SIGHUP under nohup
             signal.signal(number, lambda *_: stopping.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
     _redirect_output(context.store)
 
     def should_stop() -> bool:

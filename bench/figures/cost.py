@@ -11,6 +11,7 @@ from bench import paper
 from bench.figures.kinds import Figure, Still
 from bench.figures.material import Material, NotMade, Row
 from bench.figures.style import BLUE, GREY, ORANGE, VERMILION, canvas
+from bench.tables.parts import model_title
 
 GRID = "cost"
 TABLE = "table3"
@@ -22,7 +23,7 @@ ENGINES = {
     "smi_dense": ("this project, dense", BLUE),
     "smi": ("this project, sparse", VERMILION),
 }
-NAMES = {"deit_tiny_patch16_224": "DeiT/16-Tiny", "deit_base_patch16_224": "DeiT/16-Base"}
+MODELS = ("deit_tiny_patch16_224", "deit_base_patch16_224")
 
 CAPTION = (
     "Left: sparse (46 of 196 patches) as a share of dense, for this project (batch {batch}, {precision}, medians) and "
@@ -59,7 +60,7 @@ def _pairs(material: Material) -> list[tuple[Row, Row]]:
     for row in material.rows(GRID, "cost"):
         settings, method = row.records["cost"]["settings"], row.cell["method"]
         plain = settings["precision"] == "fp32" and "engine" not in settings  # eager
-        if plain and row.cell["model"] in NAMES and method in (SPARSE, DENSE):
+        if plain and row.cell["model"] in MODELS and method in (SPARSE, DENSE):
             found.setdefault((row.cell["model"], settings["batch"]), {})[method] = row
     chosen: dict[str, tuple[Row, Row]] = {}
     for (model, _), pair in sorted(found.items()):  # the smallest batch first
@@ -69,7 +70,7 @@ def _pairs(material: Material) -> list[tuple[Row, Row]]:
         raise NotMade(
             f"no measured sparse inversion beside a dense one in {GRID}; measure: {material.command(GRID)}"
         )
-    pairs = [chosen[model] for model in NAMES if model in chosen]
+    pairs = [chosen[model] for model in MODELS if model in chosen]
     material.used[GRID] = [row for pair in pairs for row in pair]
     return pairs
 
@@ -115,7 +116,11 @@ def _draw_shares(axes: Axes, pairs: Sequence[tuple[Row, Row]]) -> None:
             ticks.append(x)
             names.append(what)
         axes.text(
-            group * 3.6 + 1, -0.2, NAMES[row.cell["model"]], ha="center", transform=axes.get_xaxis_transform()
+            group * 3.6 + 1,
+            -0.2,
+            model_title(row.cell["model"]),
+            ha="center",
+            transform=axes.get_xaxis_transform(),
         )
     axes.set_xticks(ticks, names)
     axes.grid(False, axis="x")
@@ -137,7 +142,7 @@ def _draw_engines(axes: Axes, rows: Sequence[Row]) -> None:
             label = name if group == 0 else None
             axes.bar(x, share, width, color=colour, edgecolor="black", linewidth=0.6, label=label)
             axes.text(x, share + 1, f"×{100 / share:.1f}", ha="center", fontsize=7)
-    axes.set_xticks(range(len(rows)), [NAMES[row.cell["model"]] for row in rows])
+    axes.set_xticks(range(len(rows)), [model_title(row.cell["model"]) for row in rows])
     axes.grid(False, axis="x")
     axes.set_ylabel("seconds of an iteration (% of the slowest)")
     axes.set_ylim(0, 150)

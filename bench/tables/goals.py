@@ -8,16 +8,10 @@ from typing import Any
 
 import smi
 from bench import models
-from bench.tables.parts import NOT_RUN, NOTHING, figure, markdown, percent
+from bench.tables.parts import NOT_RUN, NOTHING, figure, markdown, model_title, percent
 
 Record = Mapping[str, Any]
 EAGER = "eager"
-TITLES = {
-    "deit_tiny_patch16_224": "DeiT/16-Tiny",
-    "deit_small_patch16_224": "DeiT/16-Small",
-    "deit_base_patch16_224": "DeiT/16-Base",
-    "resnet18": "ResNet18",
-}
 
 GOAL_NOTES = """\
 "Multiplications" is the ratio of the two steps' exact multiply-accumulates: what would be measured if both ran at the
@@ -132,7 +126,7 @@ def held(record: Record, engine: str) -> float | None:
 
 def where(cell: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "model": TITLES.get(cell["model"], cell["model"]),
+        "model": model_title(cell["model"]),
         "batch": str(cell["batch"]),
         "precision": cell["precision"],
         "engine": cell.get("engine", EAGER),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import smi
 from bench import models, paper
 from bench.tables.cost import load, row_of_speed
-from bench.tables.goals import TITLES
-from bench.tables.parts import NOTHING, difference, figure, footer, markdown, status
+from bench.tables.parts import NOTHING, difference, figure, footer, markdown, model_title, status
 from bench.tables.published import Sheet
 
 NOTES = """\
@@ -42,7 +41,7 @@ def text(sheet: Sheet) -> str:
         rows.append(
             {
                 "resolution": str(cell["resolution"]),
-                "model": TITLES.get(cell["model"], cell["model"]),
+                "model": model_title(cell["model"]),
                 "batch": str(cell["batch"]),
                 **speed,
                 "paper it/s": figure(paper.figure("table1", "iterations_per_second", **where)),

@@ -14,11 +14,21 @@ from bench.tables.published import Sheet
 
 NOT_RUN = "not run"
 NOTHING = "-"  # there is no such figure
+MODEL_TITLES = {  # as the paper calls them; others go by their own names
+    "deit_tiny_patch16_224": "DeiT/16-Tiny",
+    "deit_small_patch16_224": "DeiT/16-Small",
+    "deit_base_patch16_224": "DeiT/16-Base",
+    "resnet18": "ResNet18",
+}
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows (column -> cell text, all with the same columns) as a GitHub table."""
     return tabulate([list(row.values()) for row in rows], list(rows[0]), "github", disable_numparse=True)
+
+
+def model_title(model: str) -> str:
+    return MODEL_TITLES.get(model, model)
 
 
 def mean_std(values: Sequence[float], digits: int = 2) -> str:

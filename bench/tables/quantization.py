@@ -22,6 +22,7 @@ from bench.tables.parts import (
     holes,
     markdown,
     mean_std,
+    model_title,
     percent,
     status,
 )
@@ -107,7 +108,7 @@ def _cost_row(
         for column in ("iterations_per_second", "gflops", "gpu_mb")
     }
     return {
-        "model": _title(name),
+        "model": model_title(name),
         "method": method["title"],
         "sparsity": percent(0.0 if stopping is None else stopping.sparsity(patches)),
         "it/s": speed,
@@ -173,7 +174,7 @@ def _accuracy_rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
     with_paper = any(row.get("model") in set(frame["model"]) for row in paper.rows(PAPER_TABLE))
     rows = []
     for (model, _, label), group in frame.groupby(["model", "dataset", "method"], sort=False):
-        row = {"model": _title(model), "method": sheet.methods[label]["title"], **_images_columns(group)}
+        row = {"model": model_title(model), "method": sheet.methods[label]["title"], **_images_columns(group)}
         for bits in all_bits:
             cells = group[group["bits"] == bits]
             mean, shown = _aggregate(cells, "top1")
@@ -251,7 +252,7 @@ def _scale_notes(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
     if "teacher.validation_top1" in frame:
         known = frame.dropna(subset=["teacher.validation_top1"]).drop_duplicates("model")
         scores = [
-            f"{_title(m)} {v:.2f}%"
+            f"{model_title(m)} {v:.2f}%"
             for m, v in zip(known["model"], known["teacher.validation_top1"], strict=True)
         ]
         notes.append(f"Trained here; top-1 on the validation split, apart from test: {', '.join(scores)}.")
@@ -270,16 +271,8 @@ def _known(sheet: Sheet) -> str:
             if bits in row
         )
         method = sheet.methods.get(row["method"], {}).get("title", row["method"])
-        lines.append(f"{_title(row['model'])}, {method} ({row['what']}): {figures}.")
+        lines.append(f"{model_title(row['model'])}, {method} ({row['what']}): {figures}.")
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _title(model: str) -> str:
-    return {
-        "deit_tiny_patch16_224": "DeiT/16-Tiny",
-        "deit_small_patch16_224": "DeiT/16-Small",
-        "deit_base_patch16_224": "DeiT/16-Base",
-    }.get(model, model)
 
 
 def _count(sheet: Sheet) -> int:

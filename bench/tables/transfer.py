@@ -20,6 +20,7 @@ from bench.tables.parts import (
     holes,
     markdown,
     mean_std,
+    model_title,
     status,
 )
 from bench.tables.published import Sheet
@@ -55,7 +56,7 @@ def text(sheet: Sheet) -> str:
             f"**Scale: {sheet.scale}** ({subject}). Not the paper's models or data, and not its figures."
         )
     for (model, pool, student), group in frame.groupby(["model", "pool", "student"], sort=False):
-        heading = f"## {_title(model)}, pool `{pool}`: {_pool(sheet, pool)}"
+        heading = f"## {model_title(model)}, pool `{pool}`: {_pool(sheet, pool)}"
         heading += f", student `{student}`" if student else ""
         parts += [heading, markdown(_rows(sheet, group))]
     parts += [NOTES, READING, *_scale_notes(sheet, frame), *_measured(sheet, frame)]
@@ -168,7 +169,7 @@ def _measured(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
         if gaps:
             taught = f", student `{student}`" if student else ""
             sentences.append(
-                f"Measured here, {_title(model)} on {dataset}, pool `{pool}`{taught}: sparse is {', '.join(gaps)}."
+                f"Measured here, {model_title(model)} on {dataset}, pool `{pool}`{taught}: sparse is {', '.join(gaps)}."
             )
     return sentences
 
@@ -178,9 +179,3 @@ def _pool(sheet: Sheet, name: str) -> str:
     rounds = "1 round" if pool["rounds"] == 1 else f"{pool['rounds']} rounds"
     steps = "1 step" if pool["steps"] == 1 else f"{pool['steps']} steps"
     return f"{rounds} of {pool['images']} images and {steps} of {pool['batch_size']}"
-
-
-def _title(model: str) -> str:
-    return {"deit_tiny_patch16_224": "DeiT/16-Tiny", "deit_base_patch16_224": "DeiT/16-Base"}.get(
-        model, model
-    )

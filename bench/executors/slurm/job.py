@@ -16,11 +16,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench import provenance
+from bench import provenance, signals
 from bench.errors import StoreError
 from bench.executors.slurm import client
 from bench.executors.slurm.ledger import LOGS, Ledger, Submission
@@ -32,7 +32,6 @@ TOKEN = "BENCH_SUBMISSION"  # environment variable: which submission a job belon
 TRIES = 3  # processes that may die while running the task, before that counts as its failure
 LOOK = 0.1  # seconds between two looks at the task's process
 SIGNAL_LAG = 3.0  # seconds within which USR2 reaches this process after it has reached the task's
-STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2})
 # Exit codes of the task's process. Anything else means that it died.
 SETTLED_EXIT, STORE_EXIT, STOPPED_EXIT = 0, 74, 75
 
@@ -78,8 +77,8 @@ class SlurmTask:
                 raise StoreError(f"the store {self.store} cannot be written; see the lines above")
             if code == STOPPED_EXIT:
                 return self._after_stop(name)
-            death = f"{TRIES} processes that ran it in SLURM died, the last one {how_it_died(code)}"
-            print(f"the task's process died {how_it_died(code)}", file=sys.stderr, flush=True)
+            death = f"{TRIES} processes that ran it in SLURM died, the last one {signals.how_it_died(code)}"
+            print(f"the task's process died {signals.how_it_died(code)}", file=sys.stderr, flush=True)
         self._child = _Child(self._order(submission, name, death), submission.cpus)
         self._child.wait()
         return name
@@ -136,17 +135,6 @@ def notes(submission: Submission) -> dict[str, Any]:
     }
 
 
-def how_it_died(code: int) -> str:
-    """`by SIGKILL (out of memory?)`, `with exit code 1`."""
-    if code >= 0:
-        return f"with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
 class _Child:
     """The process that runs the task. No locks: a signal handler may come between any two steps."""
 
@@ -154,7 +142,7 @@ class _Child:
         self.code: int | None = None
         self._told = False
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        with _signals_held():
+        with signals.held():
             process = subprocess.Popen(
                 [sys.executable, "-u", "-m", "bench.executors.slurm.task_process"],
                 stdin=subprocess.PIPE,
@@ -196,13 +184,3 @@ class _Child:
                 if pid:
                     self.code = os.waitstatus_to_exitcode(status)
         return self.code is not None
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Stop signals wait while a process starts: it inherits the hold until its own handlers are in place."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
