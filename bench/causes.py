@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from bench.errors import BenchError, MissingData
-from bench.grid_file import one_line
 from bench.task import Task
+from bench.wording import one_line
 
 NAN, MEMORY, MISSING = "non-finite loss", "out of memory", "missing data"
 CHECKPOINT, REFUSED, DIED, OTHER = "bad checkpoint", "refused setting", "worker died", "error"

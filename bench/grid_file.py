@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from bench.errors import BenchError
+from bench.wording import one_line
 
 MAX_BYTES = 1 << 20  # a grid is a page of text
 MAX_VALUES = 100_000  # after aliases are followed
@@ -49,12 +50,6 @@ def dotted(location: Location) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return one_line(text)
-
-
-def one_line(text: str, limit: int = 400) -> str:
-    """Text with line ends and control characters made visible, cut at `limit` characters."""
-    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def read(path: Path) -> Document:

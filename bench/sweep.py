@@ -20,7 +20,6 @@ from bench.causes import is_a
 from bench.errors import BenchError, StoreError
 from bench.executors.protocol import BLOCKED, FAILED, Context, Executor
 from bench.grid import DEFAULT_SCALE, PAPER_SCALE, Grid, load
-from bench.grid_file import one_line
 from bench.options import parse, sources_of
 from bench.plan import CellTasks
 from bench.progress import Board, View, make_view
@@ -28,7 +27,7 @@ from bench.signals import STOPPED, Stopper
 from bench.store import Store, probe_writable
 from bench.survey import Estimates, State
 from bench.task import Sources, Task
-from bench.wording import estimate, plural
+from bench.wording import estimate, one_line, plural
 
 Cells = list[CellTasks]
 OK, FAILURES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

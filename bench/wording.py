@@ -1,4 +1,4 @@
-"""Durations and counts in words, the same in every line that the command line prints."""
+"""Durations, counts and foreign text in words, the same in every line that the command line prints."""
 
 from __future__ import annotations
 
@@ -28,3 +28,9 @@ def estimate(seconds: float, unknown: int) -> str:
 
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def one_line(text: str, limit: int = 400) -> str:
+    """Text with line ends and control characters made visible, cut at `limit` characters."""
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
+    return text if len(text) <= limit else text[: limit - 3] + "..."

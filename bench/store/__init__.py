@@ -27,9 +27,9 @@ from typing import Any
 
 from bench import atomic
 from bench.errors import StoreError
-from bench.grid_file import one_line
 from bench.store.claims import Claim, Claims
 from bench.task import Task, canonical_json
+from bench.wording import one_line
 
 SCHEMA = 1  # of a record; raised when its fields change meaning
 FOLDERS = ("records", "artifacts", "checkpoints", "claims", "logs", "tmp")

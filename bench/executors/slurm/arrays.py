@@ -16,8 +16,8 @@ from bench.executors.slurm import client
 from bench.executors.slurm.job import TOKEN, SlurmTask
 from bench.executors.slurm.ledger import Ledger, Submission, new_token, pack_sources
 from bench.grid import Resources
-from bench.grid_file import one_line
 from bench.task import Task
+from bench.wording import one_line
 
 TIME_OUTS = 1000  # requeues after time-outs: each starts from saved state, so there is no reason to count
 LIMITS = (

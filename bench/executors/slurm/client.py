@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bench.grid_file import one_line
 from bench.store.holders import ENDED
+from bench.wording import one_line
 
 KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS"})  # say which cluster to talk to
 OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_", "PMI_", "PMIX_")
