@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import pkgutil
 import re
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def imported_by(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add(node.module.partition(".")[0])
     return found
+
+
+@pytest.mark.parametrize("package", ["smi", "bench"])
+def test_every_module_can_be_imported(package):
+    """Those too that only a SLURM job or a worker starts."""
+    folder = str(ROOT / package)
+    names = {found.name for found in pkgutil.walk_packages([folder], f"{package}.")}
+    assert len(names) > 15
+    for name in names:
+        importlib.import_module(name)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "smi").rglob("*.py")), ids=lambda path: path.name)

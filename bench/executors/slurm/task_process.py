@@ -9,8 +9,9 @@ import sys
 
 from bench.errors import BenchError
 from bench.executors.protocol import STOPPED
-from bench.executors.slurm.job import SETTLED_EXIT, STOP_SIGNALS, STOPPED_EXIT, STORE_EXIT, Order
+from bench.executors.slurm.job import SETTLED_EXIT, STOPPED_EXIT, STORE_EXIT, Order
 from bench.executors.slurm.ledger import Ledger
+from bench.signals import STOP
 from bench.store import Store
 from bench.worker import record_death, run_task
 
@@ -18,9 +19,9 @@ from bench.worker import record_death, run_task
 def main() -> int:
     """Run the task that was ordered; told to stop, it saves its state at the end of the iteration that runs."""
     told: list[int] = []
-    for number in STOP_SIGNALS:
+    for number in STOP:
         signal.signal(number, lambda received, frame: told.append(received))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
     order: Order = pickle.load(sys.stdin.buffer)  # from the process that started this one
     store = Store(order.store)
     try:
