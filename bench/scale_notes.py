@@ -63,7 +63,7 @@ their sides, each on its own, in place of the mirroring that digits do not bear.
     "cifar": Words(
         "small ViTs, CPU setting, on CIFAR-10",
         "This is the middle scale: natural images, all 10,000 test pictures, two small ViTs (patch 4, width 96, depth "
-        "4) trained here from scratch in under an hour of one CPU core each. " + _CIFAR_SHOWS,
+        "4) trained here from scratch in about an hour of one CPU core each. " + _CIFAR_SHOWS,
         _CIFAR_QUANTIZATION,
         _CIFAR_TRANSFER,
     ),
