@@ -90,9 +90,8 @@ def file_name(sheet: Sheet) -> str:
 def sheets(results: Path) -> list[Sheet]:
     """Every published sheet with its records, by scale and grid. BenchError for a damaged one."""
     found = [_read(path) for path in sorted(results.glob("*/records/*.json")) if _is_sheet(path)]
-    costs = {
-        name: record for sheet in found if sheet.experiment == COSTS for name, record in sheet.records.items()
-    }
+    measured = (record for sheet in found if sheet.experiment == COSTS for record in sheet.records.items())
+    costs = {name: record for name, record in measured if record["status"] == "done"}
     return [replace(sheet, costs=costs) if sheet.experiment in SHOW_COSTS else sheet for sheet in found]
 
 
@@ -139,7 +138,7 @@ def _remove_unnamed(folder: Path) -> None:
         if _is_sheet(path):
             try:
                 sheet = json.loads(path.read_text(encoding="utf-8"))
-                named |= {*sheet["records"]}
+                named.update(sheet["records"])
             except (ValueError, KeyError, TypeError):
                 return
     for path in paths:

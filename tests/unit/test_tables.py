@@ -11,7 +11,7 @@ from bench import paper, tables
 from bench.errors import BenchError
 from bench.grid import load
 from bench.store import Store
-from bench.tables import quantization
+from bench.tables import published, quantization
 from bench.tables.__main__ import main
 from bench.tables.parts import difference, holes, mean_std, status
 from bench.tables.published import Sheet
@@ -158,6 +158,22 @@ def test_a_measured_cost_stands_where_it_was_measured():
     assert "| 21.50 (batch 128, Made-up Device)" in sparse and "| 400 (peak, batch 128)" in sparse
     for other in ("DeepInversion (dense)", "control: random selection"):
         assert "| not run" in next(line for line in lines if other in line)
+
+
+def test_costs_come_from_whatever_is_published_and_done(tmp_path):
+    folder = tmp_path / "digits" / "records"
+    folder.mkdir(parents=True)
+    (tmp_path / "paper" / "records").mkdir(parents=True)
+    costs = {"cost-a": record("cost", "a"), "cost-b": record("cost", "b", cause="out of memory")}
+    for name, value in costs.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    cost_sheet = replace(paper_sheet(), grid="cost", experiment="cost", cells=[], records=costs)
+    table3 = replace(paper_sheet(), records={})
+    for sheet, place in ((cost_sheet, folder), (table3, tmp_path / "paper" / "records")):
+        values = {name: value for name, value in vars(sheet).items() if name != "costs"}
+        (place / f"{sheet.grid}.json").write_text(json.dumps({**values, "records": sorted(sheet.records)}))
+    found = {sheet.grid: sheet for sheet in published.sheets(tmp_path)}
+    assert found["cost"].costs == {} and found["table3"].costs == {"cost-a": costs["cost-a"]}
 
 
 def test_the_scale_stands_in_the_title():
