@@ -166,7 +166,7 @@ class Stopwatch:
 
     def now(self) -> float:
         """The time at which the device has done what it was given."""
-        synchronise(torch.device(self.device))
+        synchronise(self.device)
         return time.perf_counter()
 
     def _booked(self, part: str, function: Callable[[], Any]) -> Any:
@@ -211,10 +211,10 @@ def measure(request: Request) -> dict[str, Any]:
 
 
 def _timed(step: Callable[[], None], device: str) -> float:
-    synchronise(torch.device(device))
+    synchronise(device)
     began = time.perf_counter()
     step()
-    synchronise(torch.device(device))
+    synchronise(device)
     return time.perf_counter() - began
 
 
@@ -260,7 +260,7 @@ def _memory(request: Request) -> dict[str, Any]:
     before = _peak_rss_mib(reset=True)
     for _ in range(2):
         engine.step()
-    synchronise(torch.device(request.device))
+    synchronise(request.device)
     if on_gpu:
         return {"gpu_mib": torch.cuda.max_memory_allocated(request.device) / MIB}
     grown = _peak_rss_mib() - before

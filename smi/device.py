@@ -10,7 +10,7 @@ def resolved(device: str | torch.device) -> torch.device:
     return torch.empty(0, device=device).device
 
 
-def synchronise(device: torch.device) -> None:
+def synchronise(device: str | torch.device) -> None:
     """Wait until the device has done what it was given."""
-    if device.type == "cuda":
+    if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

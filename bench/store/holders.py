@@ -121,9 +121,8 @@ def _ask_slurm(job_id: str, moment: int) -> bool | None:
     if shutil.which("squeue") is None:
         return None
     command = ["squeue", "--noheader", "--states=all", "--jobs", job_id, "--format=%T"]
-    plain = {
-        name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")
-    }  # no filters
+    # A user's filters would hide the job.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, env=plain)
     except (OSError, subprocess.TimeoutExpired):

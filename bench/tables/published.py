@@ -62,23 +62,22 @@ def publish(
         if record is not None:
             records[task.name] = _public(record)
     paper = grid.scales.get(PAPER_SCALE)
-    sheet = Sheet(
-        grid=grid.name,
-        title=grid.title,
-        experiment=grid.experiment,
-        scale=scale,
-        command=command,
-        methods=grid.methods,
-        settings=grid.scale(scale).settings,
-        paper={} if paper is None else {"axes": paper.axes, "settings": paper.settings},
-        cells=[{"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells],
-        records=records,
-    )
     for name, record in records.items():
         # not flushed one by one: what a power cut takes, the next rendering writes again from the store
         atomic.write_bytes(folder / f"{name}.json", atomic.json_bytes(record), lasting=False)
-    values = {name: value for name, value in vars(sheet).items() if name != "costs"}
-    atomic.write_json(folder / f"{grid.name}.json", {**values, "records": sorted(records)})
+    sheet = {
+        "grid": grid.name,
+        "title": grid.title,
+        "experiment": grid.experiment,
+        "scale": scale,
+        "command": command,
+        "methods": grid.methods,
+        "settings": grid.scale(scale).settings,
+        "paper": {} if paper is None else {"axes": paper.axes, "settings": paper.settings},
+        "cells": [{"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells],
+        "records": sorted(records),
+    }
+    atomic.write_json(folder / f"{grid.name}.json", sheet)
     _remove_unnamed(folder)
 
 

@@ -93,6 +93,14 @@ def test_memory_counts_what_is_saved_for_backward():
     assert ours < dense
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("what", ["time", "memory"])
+def test_costs_are_measured_on_each_device(device, what):
+    answer = measure(request_of(device=device, what=what, engines=["smi", "reference"]))
+    figures = answer["seconds"]["smi"] if what == "time" else answer.values()
+    assert figures and all(figure >= 0 for figure in figures)
+
+
 @pytest.mark.slow
 def test_a_compiled_engine_is_measured_beside_the_eager_one():
     answer = measure(request_of(mode="compile", engines=["smi", "smi_eager"], stages=[]))

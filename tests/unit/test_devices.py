@@ -5,8 +5,6 @@ import torch
 from torch.testing import assert_close
 
 import smi
-from bench.measure import Request, measure
-from bench.models import ARCHITECTURES
 from smi.loop import Batch, Plan
 from smi.stopping import random as random_score
 from smi.vit import adapt
@@ -61,28 +59,6 @@ def test_images_made_on_a_device_calibrate_and_teach_there(tiny_vit, tmp_path, d
     resumed = smi.transfer(model, tiny_vit(seed=2), images, **settings, checkpoint=path)
     for one, other in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
         assert_close(one, other, **NEAR)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("what", ["time", "memory"])
-def test_costs_are_measured(device, what):
-    request = Request(
-        model={"name": "digits_vit", "architecture": ARCHITECTURES["digits_vit"]},
-        resolution=32,
-        recipe=SHORT.to_json(),
-        kept=16,
-        stages=[None],
-        batch=2,
-        precision="fp32",
-        engines=["smi", "reference"],
-        repetitions=3,
-        warmup=1,
-        device=device,
-        what=what,
-    )
-    answer = measure(request)
-    figures = answer["seconds"]["smi"] if what == "time" else answer.values()
-    assert figures and all(figure >= 0 for figure in figures)
 
 
 def test_all_of_a_saved_optimiser_goes_to_the_device(tiny_vit):
