@@ -185,9 +185,7 @@ class Workshop:
         wanted, chosen = self.methods[method], self.settings.images
         settings: dict[str, Any] = {"source": wanted.source, "count": count or chosen.count, "seed": seed}
         if wanted.source == "inversion":
-            if method not in self._inversions:
-                self._inversions[method] = self._inversion(method, wanted)
-            settings |= self._inversions[method]
+            settings |= self._inversion(method, wanted)
             settings |= {"batch_size": chosen.batch_size or settings["count"], "precision": chosen.precision}
         else:
             settings["random_patches"] = self._random_patches(model, method, wanted)
@@ -225,6 +223,12 @@ class Workshop:
         return method
 
     def _inversion(self, name: str, method: Method) -> dict[str, Any]:
+        """The settings that make a method's inversions what they are; an experiment that varies them overrides this."""
+        if name not in self._inversions:
+            self._inversions[name] = self._expanded(name, method)
+        return self._inversions[name]
+
+    def _expanded(self, name: str, method: Method) -> dict[str, Any]:
         place = (*self.here, "settings", "recipes", method.recipe)
         try:
             recipe = smi.recipe(method.recipe, **self.settings.recipes.get(method.recipe, {}))

@@ -139,3 +139,16 @@ def test_what_makes_no_sense_is_refused_before_any_work(table3, change, message)
 def test_the_paper_scale_says_what_is_missing(table3, tmp_path):
     with pytest.raises(BenchError, match="--imagenet PATH"):
         table3(scale="paper")
+
+
+def test_every_length_is_an_inversion_of_its_own():
+    grid = load(TABLE3.with_name("ablation_iterations.yaml"))
+    cells = pipelines.build(grid, "digits", Sources())
+    for cell in cells:
+        settings = cell.tasks["images"].settings
+        length, stopping = cell.cell["iterations"], settings["stopping"]
+        assert settings["recipe"]["iterations"] == length
+        reached = [at for at in (20, 40, 60, 80) if at < length and cell.cell["method"].endswith("sparse")]
+        assert (stopping or {"at": []})["at"] == reached
+    # up to the first stop sparse is dense: lengths 1, 5, 10 and 20
+    assert len({cell.tasks["images"].key for cell in cells}) == 3 * (8 + 4)

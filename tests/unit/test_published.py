@@ -1,0 +1,26 @@
+"""What results/ publishes is what experiments/ asks for now: a page whose tasks have changed is no page of its grid."""
+
+from pathlib import Path
+
+import pytest
+
+from bench import pipelines
+from bench.grid import load
+from bench.tables import published
+from bench.task import Sources
+
+ROOT = Path(__file__).parents[2]
+SHEETS = [sheet for sheet in published.sheets(ROOT / "results") if sheet.scale == "digits"]  # data at hand anywhere
+
+
+def test_every_digits_page_is_looked_at():
+    assert {f"{sheet.grid}.md" for sheet in SHEETS} > {"table3.md", "ablation_iterations.md", "cost.md"}
+
+
+@pytest.mark.parametrize("sheet", SHEETS, ids=lambda sheet: sheet.grid)
+def test_a_published_page_shows_the_tasks_that_its_grid_asks_for(sheet):
+    cells = pipelines.build(load(ROOT / "experiments" / f"{sheet.grid}.yaml"), sheet.scale, Sources())
+    assert [entry["cell"] for entry in sheet.cells] == [cell.cell for cell in cells]
+    for entry, cell in zip(sheet.cells, cells, strict=True):
+        wanted = {column: task.name for column, task in cell.tasks.items()}
+        assert {column: entry["tasks"][column] for column in wanted} == wanted
