@@ -10,7 +10,9 @@ from bench.tables import published
 from bench.task import Sources
 
 ROOT = Path(__file__).parents[2]
-SHEETS = [sheet for sheet in published.sheets(ROOT / "results") if sheet.scale == "digits"]  # data at hand anywhere
+SHEETS = [
+    sheet for sheet in published.sheets(ROOT / "results") if sheet.scale == "digits"
+]  # data at hand anywhere
 
 
 def test_every_digits_page_is_looked_at():

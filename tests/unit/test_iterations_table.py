@@ -1,0 +1,74 @@
+"""The page of the iterations' ablation: which run is as good as the longest, and which is the best."""
+
+import pytest
+
+from bench.tables import iterations
+from bench.tables.published import Sheet
+
+DONE = {
+    "status": "done",
+    "device": "Made-up",
+    "device_type": "cpu",
+    "versions": {"torch": "2.9"},
+    "commit": "0123",
+    "dirty": None,
+    "finished": "2026-01-02T03:04:05",
+    "seconds": 1.0,
+}
+
+
+def sheet_of(errors: dict[int, list[float]]) -> Sheet:
+    """One method; errors: iterations -> logit error of each seed. An iteration takes a second."""
+    records, cells = {}, []
+    for length, found in errors.items():
+        for seed, error in enumerate(found):
+            names = {"images": f"images-{length}{seed}", "quantize": f"quantize-{length}{seed}"}
+            records[names["images"]] = {
+                **DONE,
+                "metrics": {"kept": 14, "patches": 64, "seconds": float(length)},
+            }
+            records[names["quantize"]] = {**DONE, "metrics": {"top1": 90.0 + seed, "logit_error": error}}
+            cell = {"model": "a_vit", "dataset": "d", "method": "m", "iterations": length, "bits": "W8/A8"}
+            cells.append({"cell": {**cell, "seed": seed}, "tasks": names})
+    return Sheet(
+        *("ablation_iterations", "Quality", "iterations", "cifar", "python -m bench.sweep"),
+        *({"m": {"title": "Some method"}}, {}, {}, cells, records),
+    )
+
+
+def points(sheet: Sheet) -> dict[str, list[str]]:
+    lines = iterations.text(sheet).partition("### Seconds to a calibrated model")[2].splitlines()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| Some")
+    ]
+    return {row[1]: row[2:] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("errors", "calibrated", "least"),
+    [
+        pytest.param({1: 0.3, 10: 0.109, 20: 0.108, 40: 0.1}, 10, 40, id="falls"),
+        pytest.param({1: 0.3, 10: 0.05, 20: 0.2, 40: 0.1}, 40, 10, id="dips, rises and comes back"),
+        pytest.param({1: 0.1, 10: 0.1, 20: 0.1, 40: 0.1}, 1, 1, id="flat"),
+        pytest.param({40: 0.1, 20: 0.105, 1: 0.3, 10: 0.2}, 20, 40, id="axis in any order"),
+    ],
+)
+def test_the_points_are_found_on_the_means_over_seeds(errors, calibrated, least):
+    spread = {length: [error * 0.5, error * 1.5] for length, error in errors.items()}
+    found = points(sheet_of(spread))
+    assert {what: int(row[0]) for what, row in found.items()} == {
+        "calibrated": calibrated,
+        "least logit error": least,
+        "longest run": 40,
+    }
+    for row in found.values():
+        length = int(row[0])
+        assert row[1:] == [f"{length:.2f}", f"{100 * errors[length]:.2f} %", "90.50"]
+
+
+def test_what_was_not_run_is_a_hole():
+    sheet = sheet_of({1: [0.2], 10: [0.1]})
+    del sheet.records["quantize-100"]
+    assert points(sheet)["longest run"][0] == "1"
+    assert "not run" in iterations.text(sheet)
+    assert "not run" in iterations.text(Sheet(**{**vars(sheet), "records": {}}))
