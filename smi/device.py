@@ -1,6 +1,9 @@
-"""Which device is meant, and when it has done its work."""
+"""Which device is meant, when it has done its work, and in which precision it works."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -14,3 +17,13 @@ def synchronise(device: str | torch.device) -> None:
     """Wait until the device has done what it was given."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def outside_autocast() -> Iterator[None]:
+    """While open, no autocast of the caller's reaches what runs; a decorator too. `precision` alone says what does."""
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

@@ -114,8 +114,8 @@ class Run:
         self._evaluate(evaluate, every)
         while self.step < total:
             if should_stop():
-                self.save(saver)
-                raise Interrupted(f"stopped at step {self.step} of {total}; the state is saved")
+                kept = "; the state is saved" if self.save(saver) else ""
+                raise Interrupted(f"stopped at step {self.step} of {total}{kept}")
             began = time.perf_counter()
             try:
                 loss = self.advance()
@@ -186,14 +186,15 @@ class Run:
         self.curve.append({"step": self.step, "loss": loss, "pool": self.pool.size(round_), **figures})
         self.losses = []
 
-    def save(self, saver: Checkpoint) -> None:
+    def save(self, saver: Checkpoint) -> bool:
+        """Write the state; False where there is no path to write it to."""
         tensors = {f"weight.{name}": parameter for name, parameter in self.trained.items()}
         for name, parameter in self.trained.items():
             for field, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     tensors[f"optimizer.{field}.{name}"] = value
         figures = {"step": self.step, "seconds": self.seconds, "curve": self.curve, "losses": self.losses}
-        saver.save(tensors, figures)
+        return saver.save(tensors, figures)
 
     def resume(self, saver: Checkpoint) -> None:
         """Take the saved state, if there is one of this run."""
@@ -233,9 +234,14 @@ def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.opti
 
 @contextmanager
 def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """Dropout and stochastic depth of a student draw from torch's global generator: seeded here, restored after."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    """Dropout and stochastic depth of a student draw from torch's global generators, the CPU's and the device's: these
+    are seeded here and restored after, those of other devices left alone."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smi.errors import InvalidSetting
+from smi.errors import InvalidImages, InvalidSetting
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,15 @@ class _TakePatches(torch.autograd.Function):
 def take_patches(image: Tensor, kept: Tensor, grid: PatchGrid) -> Tensor:
     """The kept patches of an image, differentiable.
 
-    image [B, C, H, W], kept int64 [B, K] with no index twice in a row -> [B, K, C*ph*pw].
+    image [B, C, H, W], kept int64 [B, K] with no index twice in a row -> [B, K, C*ph*pw]. Raises InvalidImages where
+    these do not fit each other or the grid.
     """
+    expected = (len(kept), grid.height, grid.width)
+    if (len(image), *image.shape[2:]) != expected:
+        raise InvalidImages(
+            f"images are {list(image.shape)}, kept patches {list(kept.shape)} of a grid of "
+            f"{grid.height} x {grid.width} pixels; they must fit each other"
+        )
     return _TakePatches.apply(image, kept, grid)
 
 

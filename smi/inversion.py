@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,19 +19,20 @@ from torch import Tensor, nn
 from smi import deviations as published
 from smi import engine
 from smi.checkpoint import Checkpoint, fingerprint
-from smi.device import resolved
+from smi.device import outside_autocast, resolved
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.images import SyntheticImages
 from smi.loop import Batch, Plan, run_batch
 from smi.objectives import BATCH_MEANS, PIXEL_TERMS
 from smi.recipes import Recipe
 from smi.recipes import recipe as find_recipe
-from smi.stopping import Score, Stopping, find_score
+from smi.stopping import Score, Stopping, cls_attention, find_score, least_attention
 from smi.vit import frozen, normalisation
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
+@outside_autocast()
 def invert(
     model: nn.Module,
     count: int = 32,
@@ -93,7 +95,9 @@ def invert(
         deviations=published.check(deviations, published.OF_INVERSION),
         micro_batch=micro_batch,
     )
+    _check_model(adapted)
     _check(plan, adapted, count, batch_size)
+    seed = _check_seed(seed)
     _check_student(student, chosen)
     targets = _check_targets(targets, count, adapted.classes)
     device = next(model.parameters()).device if device is None else resolved(device)
@@ -111,7 +115,7 @@ def invert(
     settings = {
         "recipe": chosen.to_json(),
         "stopping": None if stopping is None else {"at": list(stopping.at), "drop": list(stopping.drop)},
-        "score": score if isinstance(score, str) else getattr(score, "__qualname__", repr(score)),
+        "score": score if isinstance(score, str) else getattr(score, "__qualname__", type(score).__name__),
         "seed": seed,
         "count": count,
         "batch_size": batch_size or count,
@@ -124,6 +128,7 @@ def invert(
     settings |= {name: on for name, on in engines.items() if on}
     identity = {}
     if checkpoint is not None:
+        _check_name(score)
         weights = fingerprint(adapted.model)
         identity = {**settings, **engines} | {
             "weights": weights,
@@ -154,7 +159,7 @@ def _check_student(student: nn.Module | None, recipe: Recipe) -> None:
 def _check(plan: Plan, adapted: Any, count: int, batch_size: int | None) -> None:
     sizes = {
         "count": count,
-        "batch_size": batch_size or count,
+        "batch_size": count if batch_size is None else batch_size,
         "micro_batch": count if plan.micro_batch is None else plan.micro_batch,
     }
     for name, value in sizes.items():
@@ -176,15 +181,42 @@ def _check(plan: Plan, adapted: Any, count: int, batch_size: int | None) -> None
         if not adapted.num_patches:
             kind = type(adapted.model).__name__
             raise UnsupportedModel(f"stopping needs the patches of a timm VisionTransformer; {kind} has none")
+        if plan.score in (cls_attention, least_attention):
+            adapted.need_class_token()
         plan.stopping.check(plan.recipe.iterations)
         plan.stopping.kept_counts(adapted.num_patches)
+
+
+def _check_model(adapted: Any) -> None:
+    kind = next(adapted.model.parameters()).dtype
+    if kind != torch.float32:
+        name = str(kind).removeprefix("torch.")
+        raise UnsupportedModel(
+            f"the model's weights are {name}; allowed: float32 (precision='bf16' is autocast: give model.float())"
+        )
+
+
+def _check_seed(seed: Any) -> int:
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+        raise InvalidSetting(f"seed is {seed!r}; allowed: a whole number")
+    return int(seed)
+
+
+def _check_name(score: str | Score) -> None:
+    """A checkpoint knows a score of one's own by its name, so that it resumes with that one alone."""
+    name = score if isinstance(score, str) else getattr(score, "__qualname__", "<lambda>")
+    if "<lambda>" in name:
+        raise InvalidSetting(
+            "checkpoint: the score has no name by which a later run could know it again; "
+            "allowed: a name of SCORES, or a function made with def"
+        )
 
 
 def _check_targets(targets: Any, count: int, classes: int) -> Tensor | None:
     if targets is None:
         return None
     targets = torch.as_tensor(targets)
-    if targets.shape != (count,) or targets.is_floating_point():
+    if targets.shape != (count,) or targets.is_floating_point() or targets.dtype == torch.bool:
         raise InvalidSetting(f"targets have shape {list(targets.shape)}; allowed: {count} whole numbers")
     if targets.min() < 0 or targets.max() >= classes:
         low, high = int(targets.min()), int(targets.max())
@@ -218,9 +250,11 @@ def _run_batches(
             batch = Batch.start(adapted, plan, size, given, seeds, mean.device)
         batches.append(batch)
 
-        def save(batches: list[Batch] = batches) -> None:
+        def save(batches: list[Batch] = batches) -> bool:
             pairs = [batch.to_saved(position) for position, batch in enumerate(batches)]
-            saver.save({k: v for t, _ in pairs for k, v in t.items()}, {"batches": [f for _, f in pairs]})
+            return saver.save(
+                {k: v for t, _ in pairs for k, v in t.items()}, {"batches": [f for _, f in pairs]}
+            )
 
         def report(
             done: int, figures: Mapping[str, float], before: int = index * plan.recipe.iterations

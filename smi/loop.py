@@ -175,13 +175,14 @@ def run_batch(
     batch: Batch,
     statistics: tuple[Tensor, Tensor],
     due: Callable[[], bool],
-    save: Callable[[], None],
+    save: Callable[[], bool],
     report: Callable[[int, Mapping[str, float]], None],
     should_stop: Callable[[], bool],
 ) -> None:
     """Take a batch from where it is to the end of its recipe.
 
-    due, save: is a checkpoint due, and write one. report: called with the iterations done and the figures to show.
+    due, save: is a checkpoint due, and write one (False: there is no file to write). report: called with the
+    iterations done and the figures to show.
     Raises NonFiniteLoss, and Interrupted (after saving) when should_stop says so.
     """
     recipe, stopping = plan.recipe, plan.stopping
@@ -195,8 +196,8 @@ def run_batch(
     for iteration in range(batch.iteration, recipe.iterations):
         if should_stop():
             clock.stop()
-            save()
-            raise Interrupted(f"stopped at iteration {iteration} of {recipe.iterations}; the state is saved")
+            kept = "; the state is saved" if save() else ""
+            raise Interrupted(f"stopped at iteration {iteration} of {recipe.iterations}{kept}")
         if iteration in cut_at:
             _check_finite(batch, recipe)
             stop_patches(model, plan, batch, cut_at[iteration])
@@ -253,7 +254,7 @@ def stop_patches(model, plan: Plan, batch: Batch, count: int) -> None:
     batch.scores = None
     remaining, positions = most_important(kept, scores, count)
     ranked = torch.full((len(kept), model.num_patches), float("nan"))
-    batch.importance.append(ranked.scatter_(1, kept.cpu(), scores.cpu()))
+    batch.importance.append(ranked.scatter_(1, kept.cpu(), scores.float().cpu()))
     if "whole_image_tv" not in plan.deviations:
         batch.optimizer = _cut_optimizer(model, plan, batch, remaining, positions)
     batch.hold(remaining, model.grid)
@@ -268,8 +269,8 @@ def _kept_or_all(model, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def _score(model, plan: Plan, batch: Batch) -> Tensor:
-    """Importance of the patches still in, float32 [B, K], on the un-jittered image."""
-    return plan.score(model, batch.image, _kept_or_all(model, batch), batch.score_generator).float()
+    """Importance of the patches still in, [B, K] in the score's own dtype, on the un-jittered image."""
+    return plan.score(model, batch.image.clone(), _kept_or_all(model, batch), batch.score_generator)
 
 
 def _cut_optimizer(model, plan: Plan, batch: Batch, remaining: Tensor, positions: Tensor) -> torch.optim.Adam:

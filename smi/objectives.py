@@ -144,6 +144,9 @@ def adaptive(step: Step, *, temperature: float = 3.0) -> torch.Tensor:
     """Adaptive DeepInversion: 1 - Jensen-Shannon divergence of student and teacher, clipped to [0, 1]."""
     if step.student_logits is None:
         raise InvalidSetting("term adaptive: no student was given; it needs one with the model's classes")
+    if step.student_logits.shape != step.logits.shape:
+        shapes = f"{list(step.student_logits.shape)}, the model's {list(step.logits.shape)}"
+        raise InvalidSetting(f"term adaptive: the student's logits are {shapes}; they must be equal")
     return 1.0 - jensen_shannon(step.student_logits, step.logits, temperature).clamp(0.0, 1.0)
 
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from smi import deviations as published
-from smi.errors import InvalidImages, UnsupportedModel
+from smi.device import outside_autocast
+from smi.errors import InvalidImages, InvalidSetting, UnsupportedModel
 from smi.geometry import patchify, take_patches
 from smi.images import SyntheticImages
-from smi.quantizers import ActivationQuantizer, check_bits, quantize_weight
+from smi.quantizers import FORMULAS, ActivationQuantizer, check_bits, quantize_weight
 from smi.vit import TokenModel, adapt, normalisation
 
 
@@ -62,7 +63,7 @@ class QuantizedViT(nn.Module):
     """A ViT with quantized weights and activations. forward(image, kept=None) -> logits [B, classes].
 
     image: [B, C, H, W], normalised as the original expects; kept: int64 [B, K], the patches that are fed forward.
-    Another QuantizedViT of the same model and bits takes its state_dict over, weights and ranges.
+    Another QuantizedViT of the same model, bits, formula and whole_stem takes its state_dict over, weights and ranges.
     """
 
     def __init__(
@@ -90,6 +91,17 @@ class QuantizedViT(nn.Module):
     def train(self, mode: bool = True) -> QuantizedViT:
         """Always in evaluation mode: a quantized model is not trained."""
         return super().train(False)
+
+    def get_extra_state(self) -> Tensor:
+        """What the ranges and weights of a state_dict were made with: int64 [4]."""
+        made = (self.weight_bits, self.activation_bits, FORMULAS.index(self.formula), self.whole_stem)
+        return torch.tensor(made, dtype=torch.int64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """InvalidSetting where a state_dict was made otherwise than this model quantizes."""
+        if not torch.equal(state.cpu(), self.get_extra_state()):
+            there, here = (_spelled(value.tolist()) for value in (state, self.get_extra_state()))
+            raise InvalidSetting(f"the state_dict is of {there}, this model is {here}; they must be equal")
 
     def activation_quantizers(self) -> Iterator[tuple[str, ActivationQuantizer]]:
         """(name, quantizer): those of the blocks in order, then those before and after the blocks."""
@@ -137,6 +149,7 @@ class QuantizedViT(nn.Module):
         return self.classify(x)
 
 
+@outside_autocast()
 @torch.no_grad()
 def quantize(
     model: nn.Module,
@@ -164,7 +177,9 @@ def quantize(
     quantized.to(device)
     check_fit(images, quantized._tokens)
     mean, std = (t.to(device) for t in normalisation(model))
-    size = batch_size or len(images)
+    size = len(images) if batch_size is None else batch_size
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise InvalidSetting(f"batch_size is {batch_size!r}; allowed: a whole number >= 1")
     for start in range(0, len(images), size):
         part = images.select(slice(start, start + size))
         kept = None if part.kept is None else part.kept.to(device)
@@ -195,6 +210,13 @@ def check_fit(images: SyntheticImages, model: TokenModel) -> None:
         raise InvalidImages(
             f"kept patches are of {images.patch_size} pixels, the model's of {model.patch_size}"
         )
+
+
+def _spelled(made: list[int]) -> str:
+    """`get_extra_state` in words."""
+    weight_bits, activation_bits, formula, whole_stem = made
+    stem = ", whole_stem" if whole_stem else ""
+    return f"W{weight_bits}/A{activation_bits}, formula {FORMULAS[formula]}{stem}"
 
 
 def _refuse_unhandled(model: Any) -> None:

@@ -96,8 +96,8 @@ class ActivationQuantizer(nn.Module):
         return levels.sub_(zero).mul_(scale).to(x.dtype)
 
     def freeze(self, name: str) -> None:
-        """End the calibration; InvalidImages where nothing or nothing finite was seen."""
-        if not (torch.isfinite(self.low) and torch.isfinite(self.high)):
+        """End the calibration; InvalidImages where nothing or nothing finite was seen, or a range beyond float32."""
+        if not torch.isfinite(self.high - self.low):
             raise InvalidImages(
                 f"calibration of {name} saw the range {float(self.low)} to {float(self.high)}"
             )

@@ -38,6 +38,7 @@ def loss_and_gradient(model: Any, plan: Plan, batch: Batch, jitter: Jitter) -> t
     if of_pixels is not None:
         loss = of_pixels(Step(image=image, view=view, chance=batch.chance))
         (gradient,) = torch.autograd.grad(loss, image)
+        gradient = gradient.contiguous()  # a term of one's own may hand out an expanded or permuted one
         loss = loss.detach()
     if of_model is None:
         return loss, gradient

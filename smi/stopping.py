@@ -130,6 +130,6 @@ def most_important(kept: Tensor, importance: Tensor, count: int) -> tuple[Tensor
         )
     if not torch.isfinite(importance).all():
         raise NonFiniteLoss("the score of a stop is NaN or infinite: patches cannot be ranked")
-    order = torch.sort(importance.float(), dim=1, descending=True, stable=True).indices
+    order = torch.sort(importance, dim=1, descending=True, stable=True).indices
     positions = order[:, :count].sort(dim=1).values
     return kept.gather(1, positions), positions

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from smi.checkpoint import Checkpoint, fingerprint
-from smi.device import resolved
+from smi.device import outside_autocast, resolved
 from smi.distillation import Evaluate, Run, Settings, is_whole
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.inversion import Progress
@@ -56,6 +56,7 @@ def transfer(
     return distil(teacher, student, images, steps, temperature, **settings).student
 
 
+@outside_autocast()
 def distil(
     teacher: nn.Module,
     student: nn.Module,

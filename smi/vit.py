@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from smi.errors import UnsupportedModel
 from smi.geometry import PatchGrid, patchify, take_patches
 from smi.patch_similarity import mean_over_heads
+from smi.weights import is_product
 
 
 def adapt(model: nn.Module) -> TokenModel:
@@ -39,7 +40,8 @@ class TokenModel:
         self.channels = embed.proj.in_channels
         self.prefix_tokens: int = model.num_prefix_tokens
         self.heads: int = model.blocks[-1].attn.num_heads
-        self.classes: int = model.num_classes
+        self._qkv_is_product = is_product(model.blocks[-1].attn.qkv)
+        self.classes: int = model.head.out_features  # num_classes stays behind when a head is replaced
 
     @property
     def num_patches(self) -> int:
@@ -85,7 +87,7 @@ class TokenModel:
         if prefix is not None:
             prefix = prefix if of_prefix is None else prefix + of_prefix
             x = torch.cat([prefix.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
-        return self.model.norm_pre(x)
+        return self.model.norm_pre(self.model.patch_drop(self.model.pos_drop(x)))
 
     def forward(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
         """Logits [B, classes] of image [B, C, H, W] through kept patches int64 [B, K] (None: all of them).
@@ -101,12 +103,14 @@ class TokenModel:
         """Tokens [B, N, D] -> those that the head reads: [B, S, D] where it reads prefix tokens only, else all.
 
         Patch tokens then serve as keys and values alone, which saves 10 of the block's 12 D^2 multiplications per
-        token. A block that someone watches through hooks is run whole.
+        token. A block runs whole that someone watches through hooks, whose qkv is more than a product with its weight,
+        or that draws random numbers (dropout, stochastic depth of a student in training).
         """
         block, prefix = self.model.blocks[-1], self.prefix_tokens
         attention = block.attn
-        watched = any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())
-        if self.model.global_pool != "token" or getattr(attention, "gate", None) is not None or watched:
+        watched = any(_is_watched(module) for module in block.modules())
+        whole = watched or not self._qkv_is_product or any(_draws(module) for module in block.modules())
+        if self.model.global_pool != "token" or getattr(attention, "gate", None) is not None or whole:
             return block(x)
         normed = block.norm1(x)
         weight, bias = attention.qkv.weight, attention.qkv.bias
@@ -149,23 +153,31 @@ class TokenModel:
 
         Only the CLS row is computed. Raises UnsupportedModel where the model has no class token.
         """
-        if getattr(self.model, "cls_token", None) is None:
-            raise UnsupportedModel(
-                "attention from CLS needs a class token, and this model has none: use score='random'"
-            )
+        self.need_class_token()
         x = self.tokens(image, kept)
         for block in self.model.blocks[:-1]:
             x = block(x)
         last = self.model.blocks[-1]
         x, attention = last.norm1(x), last.attn
         width = attention.qkv.out_features // 3
-        weight, bias = attention.qkv.weight, attention.qkv.bias
-        query = F.linear(x[:, :1], weight[:width], None if bias is None else bias[:width])
-        key = F.linear(x, weight[width : 2 * width], None if bias is None else bias[width : 2 * width])
+        if self._qkv_is_product and not _is_watched(attention.qkv):
+            weight, bias = attention.qkv.weight, attention.qkv.bias
+            query = F.linear(x[:, :1], weight[:width], None if bias is None else bias[:width])
+            key = F.linear(x, weight[width : 2 * width], None if bias is None else bias[width : 2 * width])
+        else:
+            query, key, _ = attention.qkv(x).split(width, dim=2)
+            query = query[:, :1]
         query, key = (t.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for t in (query, key))
         query, key = attention.q_norm(query), attention.k_norm(key)
         scores = (query * attention.scale) @ key.transpose(-2, -1)  # [B, h, 1, N]
         return scores.softmax(dim=-1).mean(dim=1)[:, 0, self.prefix_tokens :]
+
+    def need_class_token(self) -> None:
+        """Raise UnsupportedModel where the model has no class token, whose attention could rank patches."""
+        if getattr(self.model, "cls_token", None) is None:
+            raise UnsupportedModel(
+                "attention from CLS needs a class token, and this model has none: use score='random'"
+            )
 
     @contextmanager
     def attention_outputs(self) -> Iterator[list[Tensor]]:
@@ -180,6 +192,19 @@ class TokenModel:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether someone has put a hook into its forward pass."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a module, as it is set now, draws random numbers: dropout or stochastic depth, in training."""
+    chance = (
+        getattr(module, "p", 0.0) if isinstance(module, nn.Dropout) else getattr(module, "drop_prob", 0.0)
+    )
+    return module.training and bool(chance)
 
 
 @contextmanager
@@ -212,6 +237,10 @@ def normalisation(model: nn.Module) -> tuple[Tensor, Tensor]:
                 f"the model takes {channels} channels, its data config has {values.numel()} values for {name}: "
                 f"set model.pretrained_cfg['{name}']"
             )
+        if name == "std" and not (values > 0).all():
+            raise UnsupportedModel(
+                f"the model's data config has std {list(config[name])}; allowed: numbers above 0"
+            )
         shaped.append(values.expand(channels).reshape(1, channels, 1, 1))
     return shaped[0], shaped[1]
 
@@ -231,6 +260,11 @@ def _refuse_unhandled(model: nn.Module) -> None:
     if type(model.patch_embed) is not PatchEmbed:
         raise UnsupportedModel(
             f"{kind}: patch embedding {type(model.patch_embed).__name__} is not handled, only PatchEmbed"
+        )
+    if type(model.patch_embed.proj).forward is not nn.Conv2d.forward:
+        raise UnsupportedModel(
+            f"{kind}: patch_embed.proj is a {type(model.patch_embed.proj).__name__} with its own forward(); only "
+            "Conv2d is handled"
         )
     if getattr(model, "attn_pool", None) is not None:
         raise UnsupportedModel(
@@ -256,3 +290,6 @@ def _refuse_unhandled(model: nn.Module) -> None:
             raise UnsupportedModel(
                 f"{kind}: blocks.{index}.attn is a {type(block.attn).__name__}; only Attention is handled"
             )
+    layers = [layer for block in model.blocks for layer in block.modules() if isinstance(layer, nn.Linear)]
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise UnsupportedModel(f"{kind}: blocks share their layers; only blocks of their own are handled")

@@ -54,6 +54,11 @@ def packed(model: nn.Module) -> nn.Module:
     return model
 
 
+def is_product(layer: nn.Module) -> bool:
+    """Whether a linear layer is its input times its weight and no more, so that rows of the weight stand for it."""
+    return type(layer).forward in (nn.Linear.forward, _PackedLinear.forward)
+
+
 def _packs() -> bool:
     return (
         torch.backends.mkldnn.is_available()

@@ -8,6 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 from torch.testing import assert_close
 
 import smi
@@ -155,6 +156,56 @@ def test_the_paper_loop_runs_on_it(model):
     )
 
 
+class LowRank(nn.Linear):
+    """A layer with an addition of low rank, as adapters for fine-tuning are."""
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.down @ self.up
+
+
+def with_low_rank():
+    model = small(depth=2)().eval()
+    for block in model.blocks:
+        block.attn.qkv.__class__ = LowRank
+        width, out = block.attn.qkv.in_features, block.attn.qkv.out_features
+        block.attn.qkv.down = nn.Parameter(torch.randn(width, 2))
+        block.attn.qkv.up = nn.Parameter(torch.randn(2, out))
+    return model
+
+
+def test_layers_that_add_to_their_product_are_honoured():
+    torch.manual_seed(0)
+    model = with_low_rank()
+    tokens, size = adapt(model), model.patch_embed.img_size
+    image = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        assert_close(tokens.forward(image), model(image), **ROUND)
+        found = []
+        model.blocks[-1].attn.fused_attn = False
+        hook = model.blocks[-1].attn.attn_drop.register_forward_hook(lambda *given: found.append(given[2]))
+        model(image)
+        hook.remove()
+        of_class = found[0].mean(1)[:, 0, model.num_prefix_tokens :]
+        assert_close(tokens.cls_attention(image), of_class, **ROUND)
+
+
+class OwnConvolution(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def with_own_convolution():
+    model = small()()
+    model.patch_embed.proj.__class__ = OwnConvolution
+    return model
+
+
+def with_tied_blocks():
+    model = small(depth=2)()
+    model.blocks[1] = model.blocks[0]
+    return model
+
+
 UNSUPPORTED = {
     "Swin": (from_timm("swin_tiny_patch4_window7_224", img_size=56, window_size=7), "SwinTransformer"),
     "relative positions": (from_timm("vit_relpos_small_patch16_224"), "VisionTransformerRelPos"),
@@ -163,6 +214,8 @@ UNSUPPORTED = {
     "attention pool": (small(global_pool="map", class_token=False), "pooling by attention"),
     "no head": (small(num_classes=0), "no linear classifier head"),
     "a CNN": (from_timm("resnet18"), "ResNet"),
+    "another convolution": (with_own_convolution, "patch_embed.proj is a OwnConvolution"),
+    "tied blocks": (with_tied_blocks, "blocks share their layers"),
 }
 
 

@@ -1,12 +1,15 @@
 """smi.invert through its public face: seeds, resumption, what it leaves alone, what it refuses."""
 
 import copy
+import itertools
 
+import numpy
 import pytest
 import timm
 import torch
 
 import smi
+from smi import objectives
 
 SHORT = smi.recipe("deepinversion", iterations=12, learning_rate=0.1)
 STOPPING = smi.Stopping(at=(3, 6), drop=(0.3, 0.5))  # 16 -> 11 -> 5 patches
@@ -174,6 +177,9 @@ def test_snapshots_show_the_way(tiny_vit):
     [
         ({"count": 0}, "count is 0; allowed: a whole number >= 1"),
         ({"count": 2, "batch_size": -1}, "batch_size is -1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"seed": 1.5}, "seed is 1.5; allowed: a whole number"),
+        ({"targets": torch.tensor([True, False])}, "allowed: 2 whole numbers"),
         ({"recipe": "dream"}, "unknown recipe 'dream'; allowed: adaptive_deepinversion_bn, deepinversion"),
         ({"iterations": 0}, "iterations is 0"),
         ({"stopping": smi.Stopping(at=(12,), drop=0.5)}, "the last stop must come before the end"),
@@ -236,3 +242,148 @@ def test_diverging_loss_is_reported_with_its_iteration(tiny_vit):
         model.head.bias[0] = float("nan")
     with pytest.raises(smi.NonFiniteLoss, match=r"iteration 0 .*learning rate 0\.1"):
         smi.invert(model, 2, SHORT)
+
+
+@pytest.fixture
+def own_terms():
+    """Pairs of terms of one's own that are one function, with gradients laid out differently in memory."""
+
+    @objectives._term(pixels=True)
+    def brightness(step):
+        return step.image.sum()  # its gradient is one number, expanded
+
+    @objectives._term(pixels=True)
+    def brightness_by_hand(step):
+        return (step.image * torch.ones_like(step.image)).sum()
+
+    @objectives._term(pixels=True)
+    def energy(step):
+        return step.image.square().sum()
+
+    @objectives._term(pixels=True)
+    def energy_of_channels_last(step):
+        return step.image.permute(0, 2, 3, 1).contiguous().square().sum()
+
+    pairs = [("brightness", "brightness_by_hand"), ("energy", "energy_of_channels_last")]
+    yield pairs
+    for name in itertools.chain(*pairs):
+        del objectives.TERMS[name], objectives.NEEDS[name]
+        objectives.PIXEL_TERMS.remove(name)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1])
+@pytest.mark.parametrize("stopping", [None, STOPPING])
+def test_the_layout_of_a_terms_gradient_does_not_matter(tiny_vit, own_terms, stopping, micro_batch):
+    for pair in own_terms:
+        one, other = (
+            smi.invert(
+                tiny_vit(),
+                2,
+                smi.Recipe(name="own", objective=[["cross_entropy", 1.0], [term, 1e-3]], iterations=12),
+                stopping,
+                micro_batch=micro_batch,
+            )
+            for term in pair
+        )
+        torch.testing.assert_close(one.pixels, other.pixels, rtol=0, atol=1e-5)
+
+
+def test_classes_are_those_of_the_head_that_is_there(tiny_vit):
+    model = tiny_vit()
+    model.head = torch.nn.Linear(16, 9)
+    assert smi.invert(model, 1, SHORT, targets=[8]).targets.tolist() == [8]
+    model.head = torch.nn.Linear(16, 2)
+    assert smi.invert(model, 16, SHORT).targets.max() < 2
+
+
+def test_whole_numbers_of_any_kind_are_seeds(tiny_vit, tmp_path):
+    images = smi.invert(tiny_vit(), 1, SHORT, seed=numpy.int64(3), checkpoint=tmp_path / "state")
+    assert equal(images, smi.invert(tiny_vit(), 1, SHORT, seed=3))
+    images.save(tmp_path / "images.safetensors")
+
+
+def test_a_callers_autocast_is_not_the_inversions(tiny_vit):
+    plain = smi.invert(tiny_vit(), 2, SHORT, STOPPING)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert equal(smi.invert(tiny_vit(), 2, SHORT, STOPPING), plain)
+        assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_scores_are_ranked_in_their_own_precision(tiny_vit, dtype):
+    def later_is_better(model, image, kept, generator):
+        return (2**40 + kept).to(dtype)  # float32 cannot tell these apart
+
+    images = smi.invert(tiny_vit(), 1, SHORT, smi.Stopping(at=(3,), drop=0.5), score=later_is_better)
+    assert images.kept.tolist() == [list(range(8, 16))]
+
+
+def test_a_score_cannot_change_the_image(tiny_vit):
+    def vandal(model, image, kept, generator):
+        image.zero_()
+        return kept.float()
+
+    def honest(model, image, kept, generator):
+        return kept.float()
+
+    one, other = (smi.invert(tiny_vit(), 1, SHORT, STOPPING, score=score) for score in (vandal, honest))
+    assert one.pixels.equal(other.pixels)
+
+
+def test_a_checkpoint_knows_normalisation_heads_and_score(tiny_vit, tmp_path):
+    model, settings = tiny_vit(), {"checkpoint": tmp_path / "state"}
+    smi.invert(model, 1, SHORT, **settings)
+    other = tiny_vit()
+    other.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.3, 0.3, 0.3)}
+    for changed in (other, tiny_vit(num_heads=4)):
+        with pytest.raises(smi.CheckpointError, match="belongs to another run"):
+            smi.invert(changed, 1, SHORT, **settings)
+    with pytest.raises(smi.InvalidSetting, match="the score has no name"):
+        smi.invert(model, 1, SHORT, STOPPING, score=lambda *_: None, checkpoint=tmp_path / "other")
+
+
+def test_a_checkpoint_without_a_folder_is_refused_before_any_work(tiny_vit, tmp_path):
+    with pytest.raises(smi.CheckpointError, match="the folder .* is not there"):
+        smi.invert(tiny_vit(), 1, SHORT, checkpoint=tmp_path / "nowhere" / "state")
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_interrupted_says_whether_the_state_is_saved(tiny_vit, tmp_path, saved):
+    checkpoint = tmp_path / "state" if saved else None
+    with pytest.raises(smi.Interrupted) as caught:
+        smi.invert(tiny_vit(), 1, SHORT, checkpoint=checkpoint, should_stop=lambda: True)
+    assert ("saved" in str(caught.value)) == saved
+
+
+@pytest.mark.parametrize("score", ["cls_attention", "least_attention"])
+def test_a_missing_class_token_is_noticed_before_any_work(tiny_vit, score):
+    calls = []
+    with pytest.raises(smi.UnsupportedModel, match="needs a class token"):
+        smi.invert(
+            tiny_vit(global_pool="avg", class_token=False),
+            *(1, SHORT, STOPPING),
+            score=score,
+            progress=lambda *figures: calls.append(figures),
+            should_stop=lambda: bool(calls.append("asked")),
+        )
+    assert not calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_another_dtype_are_refused_by_name(tiny_vit, dtype):
+    with pytest.raises(smi.UnsupportedModel, match=f"weights are {str(dtype)[6:]}; allowed: float32"):
+        smi.invert(tiny_vit().to(dtype), 1, SHORT)
+
+
+def test_a_data_config_that_cannot_be_undone_is_refused(tiny_vit):
+    model = tiny_vit()
+    model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.0, 0.5)}
+    with pytest.raises(smi.UnsupportedModel, match="allowed: numbers above 0"):
+        smi.invert(model, 1, SHORT)
+
+
+def test_a_student_with_other_classes_is_refused(tiny_vit):
+    recipe = smi.Recipe(name="own", objective=[["cross_entropy", 1.0], ["adaptive", 1.0]], iterations=3)
+    for classes in (1, 4):
+        with pytest.raises(smi.InvalidSetting, match="they must be equal"):
+            smi.invert(tiny_vit(), 2, recipe, student=tiny_vit(num_classes=classes))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from safetensors.torch import load_model, save_model
 
 import smi
 from smi.quantizers import ActivationQuantizer, quantize_weight
@@ -103,6 +104,62 @@ def test_a_saved_model_is_the_same_when_it_is_loaded(tiny_vit, tmp_path):
         2 * images_for(model, seed=1).pixels
     )  # beyond the ranges: would move them if they were not frozen
     assert other(pictures).equal(small(pictures)) and other(pictures / 2).equal(small(pictures / 2))
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"formula": "slides"}, "W4/A8, formula slides, this model is W4/A8, formula published"),
+        ({"weight_bits": 8}, "W8/A8"),
+        ({"activation_bits": 4}, "W4/A4"),
+        ({"deviations": ["whole_stem"]}, "whole_stem"),
+    ],
+)
+def test_a_state_that_was_made_otherwise_is_refused(tiny_vit, made, said):
+    model = tiny_vit()
+    state = smi.quantize(model, images_for(model), **made).state_dict()
+    with pytest.raises(smi.InvalidSetting, match=said):
+        smi.QuantizedViT(model, 4, 8).load_state_dict(state)
+
+
+def test_a_state_is_tensors_alone(tiny_vit, tmp_path):
+    model = lively(tiny_vit())
+    small = smi.quantize(model, images_for(model))
+    save_model(small, str(tmp_path / "small.safetensors"))
+    other = smi.QuantizedViT(tiny_vit(seed=1), 4, 8)
+    load_model(other, tmp_path / "small.safetensors")
+    pictures = images_for(model, seed=1).pixels
+    assert other(pictures).equal(small(pictures))
+
+
+def test_a_callers_autocast_is_not_the_calibrations(tiny_vit):
+    model = lively(tiny_vit())
+    plain = smi.quantize(model, images_for(model)).state_dict()
+    with torch.autocast("cpu", torch.bfloat16):
+        state = smi.quantize(model, images_for(model)).state_dict()
+    assert all(value.equal(plain[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, True])
+def test_bad_batch_sizes_are_named(tiny_vit, batch_size):
+    model = tiny_vit()
+    with pytest.raises(smi.InvalidSetting, match=f"batch_size is {batch_size}; allowed: a whole number >= 1"):
+        smi.quantize(model, images_for(model), batch_size=batch_size)
+
+
+def test_a_range_wider_than_float32_is_noticed():
+    quantizer = ActivationQuantizer(8)
+    quantizer(torch.tensor([-3e38, 3e38]))
+    with pytest.raises(smi.InvalidImages, match="saw the range"):
+        quantizer.freeze("sum1")
+
+
+def test_images_and_kept_patches_must_fit_each_other(tiny_vit):
+    model = tiny_vit()
+    small, kept = smi.quantize(model, images_for(model)), torch.tensor([[0, 3], [1, 2]])
+    for shape in ((2, 3, 32, 32), (3, 3, 16, 16)):
+        with pytest.raises(smi.InvalidImages, match="they must fit each other"):
+            small(torch.rand(shape), kept)
 
 
 def test_batches_of_calibration_do_not_matter(tiny_vit):

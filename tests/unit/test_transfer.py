@@ -274,3 +274,42 @@ def test_only_the_kept_patches_are_seen(tiny_vit):
     assert not other.pixels.equal(pool.pixels)
     one, two = (weights(smi.transfer(teacher, student, given, **BASE)) for given in (pool, other))
     assert same(one, two)
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [
+        {"drop_path_rate": 0.3},  # of two blocks, all of it in the last one
+        {"depth": 1, "attn_drop_rate": 0.5},
+        {"depth": 1, "proj_drop_rate": 0.5},
+        {"pos_drop_rate": 0.5},
+        {"patch_drop_rate": 0.5},
+    ],
+    ids=lambda drop: next(name for name in drop if name != "depth"),
+)
+def test_every_drop_of_a_student_is_drawn(tiny_vit, drop):
+    teacher, depth = lively(tiny_vit), drop.get("depth", 2)
+    plain = weights(smi.transfer(teacher, tiny_vit(seed=1, depth=depth), images(), **BASE))
+    dropped = weights(smi.transfer(teacher, tiny_vit(seed=1, **drop), images(), **BASE))
+    assert not same(plain, dropped)
+
+
+def test_torch_s_own_generator_goes_on_where_it_was(tiny_vit):
+    torch.manual_seed(11)
+    wanted = torch.rand(3)
+    torch.manual_seed(11)
+    smi.transfer(lively(tiny_vit), tiny_vit(seed=1, proj_drop_rate=0.1), images(), **BASE)
+    assert torch.rand(3).equal(wanted) and torch.initial_seed() == 11
+
+
+def test_a_callers_autocast_is_not_the_transfers(tiny_vit):
+    plain = weights(smi.transfer(lively(tiny_vit), tiny_vit(seed=1), images(), **BASE))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert same(plain, weights(smi.transfer(lively(tiny_vit), tiny_vit(seed=1), images(), **BASE)))
+
+
+def test_a_head_put_on_later_counts(tiny_vit):
+    student = tiny_vit(seed=1)
+    student.head = torch.nn.Linear(16, 1)
+    with pytest.raises(smi.UnsupportedModel, match="classes"):
+        smi.transfer(lively(tiny_vit), student, images(), **BASE)
