@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import signal
-import subprocess
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
+from bench import slurm_tools
+
 SLURM_SECONDS = 10.0  # for how long an answer of squeue is believed
-# A SLURM job in one of these states has ended; in any other, also one that this list does not know, it may still run.
-ENDED = frozenset(
-    {
-        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL"),
-        *("OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -57,17 +50,10 @@ def myself(leader: int | None = None) -> Holder:
         started=_start_time(pid) or "",
         leader=leader or pid,
         leader_started=_start_time(leader or pid) or "",
-        slurm_job_id=slurm_job_id(os.environ),
+        slurm_job_id=slurm_tools.job_id(os.environ),
         slurm_restart=os.environ.get("SLURM_RESTART_COUNT"),
         token=uuid.uuid4().hex,
     )
-
-
-def slurm_job_id(environment: Mapping[str, str]) -> str | None:
-    """The job's id as SLURM's tools print it: `12` or, in an array, `12_3`."""
-    if "SLURM_ARRAY_JOB_ID" in environment and "SLURM_ARRAY_TASK_ID" in environment:
-        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
-    return environment.get("SLURM_JOB_ID")
 
 
 def process_lives(holder: Holder) -> bool | None:
@@ -109,7 +95,7 @@ def slurm_job_lives(holder: Holder) -> bool | None:
     """Whether the holder's SLURM job is still queued or running; None if SLURM cannot tell."""
     if not holder.slurm_job_id:
         return None
-    if holder.slurm_job_id == slurm_job_id(os.environ):
+    if holder.slurm_job_id == slurm_tools.job_id(os.environ):
         # This very job: an earlier start of it is over, since SLURM requeues a job only when it has ended.
         return os.environ.get("SLURM_RESTART_COUNT") == holder.slurm_restart
     return _ask_slurm(holder.slurm_job_id, int(time.monotonic() // SLURM_SECONDS))
@@ -118,21 +104,17 @@ def slurm_job_lives(holder: Holder) -> bool | None:
 @lru_cache(maxsize=1024)
 def _ask_slurm(job_id: str, moment: int) -> bool | None:
     """`squeue`'s word on one job; kept for a `moment` so that many claims do not flood it."""
-    if shutil.which("squeue") is None:
-        return None
-    command = ["squeue", "--noheader", "--states=all", "--jobs", job_id, "--format=%T"]
-    # A user's filters would hide the job.
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, env=plain)
-    except (OSError, subprocess.TimeoutExpired):
+    answer = slurm_tools.ask(
+        "squeue", "--noheader", "--states=all", "--jobs", job_id, "--format=%T", seconds=20
+    )
+    if answer is None:
         return None
     if answer.returncode != 0:
         return False if "Invalid job id" in answer.stderr else None
     states = answer.stdout.split()
     if not states:
         return None
-    return any(state not in ENDED for state in states)
+    return any(state not in slurm_tools.ENDED for state in states)
 
 
 def read_holder(path: Path) -> Holder | None:

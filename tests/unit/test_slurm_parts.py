@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import provenance
+from bench import provenance, slurm_tools
 from bench.errors import BenchError
 from bench.executors.protocol import Context
 from bench.executors.slurm import arrays, client, job
@@ -150,8 +150,8 @@ def test_what_an_enclosing_job_set_is_dropped_and_the_cluster_kept():
         ),
     }
     kept = {"SLURM_CONF": "/etc/slurm.conf", "PATH": "/bin", "SBATCH_ACCOUNT": "mine"}
-    assert client.outside_any_job(dict.fromkeys(before, "1") | kept) == kept
-    assert client.outside_any_job({"CUDA_VISIBLE_DEVICES": "1"}) == {"CUDA_VISIBLE_DEVICES": "1"}, (
+    assert slurm_tools.outside_any_job(dict.fromkeys(before, "1") | kept) == kept
+    assert slurm_tools.outside_any_job({"CUDA_VISIBLE_DEVICES": "1"}) == {"CUDA_VISIBLE_DEVICES": "1"}, (
         "no job around"
     )
 

@@ -1,7 +1,6 @@
 """Asking SLURM: does it answer, what is in its queue, how large may an array be, cancel these.
 
-Only its command line tools are used. Every question has a time limit, and "SLURM does not say" is an answer of its
-own (None), never taken for "the job has ended".
+Only its command line tools are used, through bench/slurm_tools.py.
 """
 
 from __future__ import annotations
@@ -9,19 +8,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bench.store.holders import ENDED
+from bench.slurm_tools import ENDED, ask, outside_any_job
 from bench.wording import one_line
 
-KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS"})  # say which cluster to talk to
-OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_", "PMI_", "PMIX_")
-OF_TOOLS = ("SQUEUE_", "SACCT_")  # a user's habits (formats, filters) would change what the tools print
-GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 DEFAULT_MAX_ARRAY_SIZE = 1001
 PING_SECONDS = 10.0
 BATCH = 500  # job ids in one command line
@@ -38,16 +32,6 @@ class Entry:
     @property
     def active(self) -> bool:
         return self.state not in ENDED
-
-
-def outside_any_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what an enclosing SLURM job put there: sbatch and srun would take it for options."""
-    inside = "SLURM_JOB_ID" in environment
-    return {
-        name: value
-        for name, value in environment.items()
-        if name in KEPT or not (name.startswith(OF_A_JOB) or (inside and name in GPU_LISTS))
-    }
 
 
 @contextmanager
@@ -74,19 +58,6 @@ def why_not_available() -> str | None:
         return None
     said = one_line(f"{answer.stdout} {answer.stderr}".strip())
     return f"SLURM does not answer (scontrol ping: {said})"
-
-
-def ask(*command: str, seconds: float = 30) -> subprocess.CompletedProcess[str] | None:
-    """Run one of SLURM's tools; None if it cannot be run or does not end in time."""
-    clean = {
-        name: value for name, value in outside_any_job(os.environ).items() if not name.startswith(OF_TOOLS)
-    }
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=seconds, env=clean
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
 
 
 def queue(jobs: Collection[str], mine: bool = False) -> dict[str, Entry] | None:

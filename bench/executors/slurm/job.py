@@ -24,8 +24,8 @@ from bench import provenance, signals
 from bench.errors import StoreError
 from bench.executors.slurm import client
 from bench.executors.slurm.ledger import LOGS, Ledger, Submission
+from bench.slurm_tools import job_id
 from bench.store import Store
-from bench.store.holders import slurm_job_id
 from bench.task import Sources
 
 TOKEN = "BENCH_SUBMISSION"  # environment variable: which submission a job belongs to
@@ -99,7 +99,7 @@ class SlurmTask:
         notice of a preemption, to be treated like USR2.
         """
         time.sleep(SIGNAL_LAG)
-        job = slurm_job_id(os.environ) or ""
+        job = job_id(os.environ) or ""
         found = (client.queue([job]) or {}).get(job)
         if found is not None and found.state == "RUNNING":
             os.kill(os.getpid(), signal.SIGUSR2)
@@ -126,7 +126,7 @@ def notes(submission: Submission) -> dict[str, Any]:
     seen = {"partition": "SLURM_JOB_PARTITION", "node": "SLURMD_NODENAME", "gpus": "CUDA_VISIBLE_DEVICES"}
     return {
         "slurm": {
-            "log": f"{LOGS}/{slurm_job_id(os.environ)}_0_log.out",
+            "log": f"{LOGS}/{job_id(os.environ)}_0_log.out",
             "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
             **{name: os.environ.get(variable) for name, variable in seen.items()},
         },

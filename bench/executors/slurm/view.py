@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from bench.executors.slurm import client
 from bench.executors.slurm.client import Entry
 from bench.executors.slurm.ledger import KEPT_SECONDS, Ledger, Submission, entry_of, find_lost_ids
+from bench.slurm_tools import ENDED
 from bench.store import Store
-from bench.store.holders import ENDED
 from bench.task import Task
 from bench.wording import plural
 
