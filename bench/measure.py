@@ -41,7 +41,8 @@ MODES = ("eager", "compile", "cuda_graphs")  # how smi runs the model
 @dataclass(frozen=True)
 class Request:
     """model: bench.models description; resolution: pixels a side; recipe: JSON; kept: patches of the measured stage,
-    None when dense; stages: kept patches of the other stages, of which a few iterations are timed.
+    None when dense; stages: kept patches of the other stages, of which a few iterations are timed (of a
+    dense one, smi_dense's are taken where it is among the engines).
 
     what: "time" (iterations of all `engines`, taking turns) or "memory" (of the first engine).
     engines: "smi", "reference", "smi_eager" (smi without its mode), "smi_dense" and "reference_dense" (all patches
@@ -99,16 +100,22 @@ class Engine:
     optimizer: torch.optim.Optimizer | None = None
 
 
-def build(request: Request, engine: str) -> Engine:
-    """An engine on noise, `request.kept` random patches of each image still in."""
+def subject(request: Request) -> nn.Module:
+    """The request's model, frozen, with random weights: made once, for drawing those of a large one takes seconds."""
     torch.manual_seed(0)
-    model = models.create(request.model).to(request.device)
+    model = models.create(request.model).to(request.device).requires_grad_(False)
     if "architecture" in request.model:  # trained ones know their pictures' statistics; any will do here
         channels = model.patch_embed.proj.in_channels
         models.set_data_config(model, [0.5] * channels, [0.25] * channels)
     if handles(model):
         size = (model.pretrained_cfg["input_size"][0], request.resolution, request.resolution)
         model.pretrained_cfg = {**model.pretrained_cfg, "input_size": size}
+    return model
+
+
+def build(request: Request, engine: str, model: nn.Module) -> Engine:
+    """An engine of the model on noise, `request.kept` random patches of each image still in."""
+    torch.manual_seed(0)
     recipe = smi.Recipe.from_json(request.recipe)
     adapted = adapt_any(model)
     plan = Plan(recipe, None, any_score, request.precision, ())
@@ -120,7 +127,6 @@ def build(request: Request, engine: str) -> Engine:
         batch.optimizer = torch.optim.Adam([variable], recipe.learning_rate, recipe.betas, fused=True)
     if engine.startswith("reference"):
         return _published(model, recipe, batch)
-    model.requires_grad_(False)
     mode = "eager" if engine == "smi_eager" else request.mode
     check(mode == "compile", mode == "cuda_graphs", torch.device(request.device))
     seen = observer(adapted, request.precision, recipe.objective.needs, mode == "compile")
@@ -182,7 +188,8 @@ def measure(request: Request) -> dict[str, Any]:
     """The figures of a request, JSON values."""
     if request.what == "memory":
         return _memory(request)
-    built = {engine: build(request, engine) for engine in request.engines}
+    model = subject(request)
+    built = {engine: build(request, engine, model) for engine in request.engines}
     seconds: dict[str, list[float]] = {engine: [] for engine in built}
     for repetition in range(-request.warmup, request.repetitions):
         if repetition == 0:  # warm-up, which may compile, is apart
@@ -203,7 +210,10 @@ def measure(request: Request) -> dict[str, Any]:
     }
     del built
     for kept in request.stages:
-        step = build(replace(request, kept=kept), "smi").step
+        if kept is None and "smi_dense" in seconds:
+            answer["stages"].append(statistics.median(seconds["smi_dense"]))
+            continue
+        step = build(replace(request, kept=kept), "smi", model).step
         answer["stages"].append(
             statistics.median([_timed(step, request.device) for _ in range(MINIMUM + 1)][1:])
         )
@@ -251,20 +261,20 @@ def matmul_rate(device: str, precision: str) -> float:
 
 
 def _memory(request: Request) -> dict[str, Any]:
-    """GPU: torch's peak counter. CPU: bytes saved for backward, and how far the process grew in two iterations."""
+    """Of two iterations. GPU: torch's peak counter. CPU: bytes saved for backward, how far the process grew."""
     on_gpu = request.device.startswith("cuda")
-    engine = build(request, request.engines[0])
+    engine = build(request, request.engines[0], subject(request))
     gc.collect()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(request.device)
     before = _peak_rss_mib(reset=True)
-    for _ in range(2):
-        engine.step()
-    synchronise(request.device)
+    engine.step()  # the first alone takes the optimiser's memory, or compiles
     if on_gpu:
+        engine.step()
+        synchronise(request.device)
         return {"gpu_mib": torch.cuda.max_memory_allocated(request.device) / MIB}
-    grown = _peak_rss_mib() - before
-    return {"rss_growth_mib": grown, "saved_mib": saved_bytes(engine.step, engine.model.parameters()) / MIB}
+    saved = saved_bytes(engine.step, engine.model.parameters())
+    return {"rss_growth_mib": _peak_rss_mib() - before, "saved_mib": saved / MIB}
 
 
 def _peak_rss_mib(reset: bool = False) -> float:

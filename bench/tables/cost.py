@@ -42,7 +42,8 @@ MEMORY_GPU = "Memory is the peak of torch's counter, weights included (ours, and
 SHARE_NOTES = """\
 Backward includes the loss. Pixels: jitter, gathering and scattering pixels, total variation. Optimiser: Adam, clamp and
 writing the pixels back. GMAC/s: multiply-accumulates of the step as made, attention included, patch similarity not;
-beside it those of torch's product of two large square matrices in the same precision, in the same process."""
+beside it those of torch's product of two large square matrices in the same precision, in the same process. On a CPU
+ours can pass that product, which packs its matrices in every call: our weights are packed once (docs/speed.md)."""
 
 
 def text(sheet: Sheet) -> str:
