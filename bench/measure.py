@@ -1,4 +1,4 @@
-"""One measurement of what an inversion's iterations cost, in a process of its own (bench/tasks/cost.py starts it).
+"""One measurement of what an inversion's iterations cost, in a process of its own (bench/measuring.py starts it).
 
 Engines of one request take turns, iteration by iteration, so that whatever else the machine does meets them alike.
 Warm-up is apart, the device's queue is emptied around every figure, and every iteration's seconds are handed back.
@@ -289,14 +289,8 @@ def _peak_rss_mib(reset: bool = False) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def answer(request: Mapping[str, Any], place: Path, said: Path) -> None:
-    """What a measuring process does: measure, and write the figures to `place` as JSON.
-
-    request: see `Request`. said: takes what the process prints, a traceback included.
-    """
-    with said.open("w", encoding="utf-8") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
+def answer(request: Mapping[str, Any], place: Path) -> None:
+    """What a measuring process does: measure, and write the figures to `place` as JSON. request: see `Request`."""
     on_gpu = request["device"].startswith("cuda")
     with torch.cuda.device(request["device"]) if on_gpu else contextlib.nullcontext():
         figures = measure(Request(**request))

@@ -22,18 +22,26 @@ PACE_SHARE = 0.02  # of its steps that a running task must have done before its 
 
 @dataclass
 class Running:
-    """A running task: its last news and when they came, its first step seen and when (monotonic seconds)."""
+    """A running task: its last news, when they came, when it began, and from which step its pace is taken and since
+    when (monotonic seconds). At first it says no more than that it runs; the first step that it tells of may be far on,
+    where it continues from a saved state."""
 
     news: Update
     at: float
-    first: int
     began: float
+    first: int
+    since: float
+
+    def hear(self, news: Update, now: float) -> None:
+        if not self.news.total:
+            self.first, self.since = news.done, now
+        self.news, self.at = news, now
 
     def seconds_left(self, expected: float | None) -> float | None:
         """By its own pace; by the time expected of the whole while that is not known."""
         made, gone = self.news.done - self.first, time.monotonic() - self.at
         if made > PACE_SHARE * self.news.total:
-            left = (self.at - self.began) / made * (self.news.total - self.news.done)
+            left = (self.at - self.since) / made * (self.news.total - self.news.done)
         elif expected is None:
             return None
         else:
@@ -62,9 +70,9 @@ class Board:
         name, before = news.task.name, self.status.get(news.task.name)
         now = time.monotonic()
         if news.status == RUNNING and name in self.running:
-            self.running[name].news, self.running[name].at = news, now
+            self.running[name].hear(news, now)
         elif news.status == RUNNING:
-            self.running[name] = Running(news, now, news.done, now)
+            self.running[name] = Running(news, now, now, news.done, now)
         elif name in self.running:
             began = self.running.pop(name).began
             if news.status == DONE and name not in self._held:  # else: somebody else's seconds

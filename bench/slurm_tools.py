@@ -10,7 +10,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS"})  # say which cluster to talk to
+KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"})  # say which cluster to talk to, and as whom
 OF_A_JOB = ("SLURM_", "SLURMD_", "SUBMITIT_", "PMI_", "PMIX_")
 OF_TOOLS = ("SQUEUE_", "SACCT_")  # a user's habits (formats, filters) would change what the tools print
 GPU_LISTS = ("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")

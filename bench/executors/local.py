@@ -185,7 +185,10 @@ def _gpus(device: str) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not visible:
         return [str(index) for index in range(devices.gpu_count())]
-    return visible.split(",")[: devices.gpu_count()]  # it may name GPUs that do not exist
+    named = visible.split(",")
+    if all(name.isdecimal() for name in named):
+        return named[: devices.gpu_count()]  # it may name GPUs that do not exist
+    return named  # of several MIG instances a process counts the first alone
 
 
 @contextlib.contextmanager

@@ -46,9 +46,10 @@ def render(
     context: {"command": the command that makes it}. Records that are not there are holes in the table.
     """
     published.publish(grid, scale, cells, store, results, context["command"])
+    path = write(
+        published.sheet(results, scale, grid.name), results
+    )  # before others, which may be damaged, are read
     found = published.sheets(results)
-    own = next(sheet for sheet in found if (sheet.scale, sheet.grid) == (scale, grid.name))
-    path = write(own, results)
     if grid.experiment == published.COSTS:
         for sheet in found:
             if sheet.experiment in published.SHOW_COSTS:

@@ -6,8 +6,9 @@ tables are made from. Nothing here is ever read by a sweep: a fresh clone comput
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,29 @@ def file_name(sheet: Sheet) -> str:
 
 def sheets(results: Path) -> list[Sheet]:
     """Every published sheet with its records, by scale and grid. BenchError for a damaged one."""
-    found = [_read(path) for path in sorted(results.glob("*/records/*.json")) if _is_sheet(path)]
-    measured = (record for sheet in found if sheet.experiment == COSTS for record in sheet.records.items())
-    costs = {name: record for name, record in measured if record["status"] == "done"}
-    return [replace(sheet, costs=costs) if sheet.experiment in SHOW_COSTS else sheet for sheet in found]
+    found = [_read(path) for path in _paths(results)]
+    return [_with_costs(sheet, found) for sheet in found]
+
+
+def sheet(results: Path, scale: str, grid: str) -> Sheet:
+    """One published sheet, whatever state the others are in: the costs of damaged ones are left out."""
+    own = _read(results / scale / "records" / f"{grid}.json")
+    others = []
+    for path in _paths(results) if own.experiment in SHOW_COSTS else ():
+        with contextlib.suppress(BenchError):
+            others.append(_read(path))
+    return _with_costs(own, others)
+
+
+def _with_costs(sheet: Sheet, others: Iterable[Sheet]) -> Sheet:
+    if sheet.experiment not in SHOW_COSTS:
+        return sheet
+    measured = (record for other in others if other.experiment == COSTS for record in other.records.items())
+    return replace(sheet, costs={name: record for name, record in measured if record["status"] == "done"})
+
+
+def _paths(results: Path) -> list[Path]:
+    return [path for path in sorted(results.glob("*/records/*.json")) if _is_sheet(path)]
 
 
 def _read(path: Path) -> Sheet:

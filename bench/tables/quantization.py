@@ -36,8 +36,8 @@ head, four operations per LayerNorm element, attention's two products left out, 
 weight gradients, which inversion never uses), times 128 images. The paper's sparse figures are those of the last stage
 alone (46 patches and CLS); "average over the run" weighs every stage by its iterations. Exact GMACs are of one
 image's forward pass in the last stage, with attention and without norms. What PSAQ-ViT's own loss costs is in
-neither. "77%" is 1 - 46/196 = 76.5%. Iterations per second (in the last stage, fp32) and memory are measured by
-experiments/cost.yaml; what it has not measured on this machine says "not run".
+neither. "77%" is 1 - 46/196 = 76.5%. Iterations per second (in the last stage, fp32) and memory are what
+experiments/cost.yaml has measured, on the device named; what it has not measured says "not run".
 Absolute speeds depend on what else the machine was doing; ratios to the published way, measured in turns, are in
 results/cost/."""
 

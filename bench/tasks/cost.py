@@ -9,8 +9,6 @@ Every measurement is a process of its own, and on one machine no two measure at 
 from __future__ import annotations
 
 import fcntl
-import json
-import multiprocessing
 import os
 import statistics
 import tempfile
@@ -21,14 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import smi
-from bench import measure, models
-from bench.errors import BenchError
+from bench import models
+from bench.measuring import measured
 from bench.task import Job
 
 POLL_SECONDS = 0.5
-# Measuring processes are forked from one that has imported everything and done nothing else: no threads, no CUDA.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["bench.measure"])
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -59,13 +54,14 @@ def run(job: Job) -> dict[str, Any]:
     }
     with _alone(job):
         job.progress(0, 1 + len(engines), {})
-        timed = _measure(job, {**request, "what": "time"})
+        timed = measured({**request, "what": "time"}, job.should_stop)
         figures = {}
         for index, engine in enumerate(engines):
             job.progress(1 + index, 1 + len(engines), {})
             figures[engine] = _speed(timed["seconds"][engine], settings["batch"])
             if engine in ("smi", "reference"):  # the others are measured where they are the method
-                figures[engine]["memory"] = _measure(job, {**request, "engines": [engine], "what": "memory"})
+                of_one = {**request, "engines": [engine], "what": "memory"}
+                figures[engine]["memory"] = measured(of_one, job.should_stop)
     total = sum(stage["iterations"] for stage in stages)
     return {
         "engines": figures,
@@ -130,29 +126,6 @@ def _flops(settings: Mapping[str, Any], kept: int | None, iterations: int) -> di
         average = smi.flops.run_average_gflops(model, _stopping(settings), iterations)
         figures["paper_gflops_run_average"] = average
     return figures
-
-
-def _measure(job: Job, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of a measuring process; ends it, and raises smi.Interrupted, when told to stop."""
-    with tempfile.TemporaryDirectory(prefix="cost-") as folder:
-        answer, said = Path(folder, "answer.json"), Path(folder, "said.txt")
-        child = PROCESSES.Process(target=measure.answer, args=(request, answer, said))
-        child.start()
-        try:
-            while child.is_alive():
-                if job.should_stop():
-                    raise smi.Interrupted("stopped while measuring; the measurement starts anew")
-                child.join(POLL_SECONDS)
-        finally:
-            child.kill()
-            child.join()
-        if child.exitcode != 0:
-            text = said.read_text(encoding="utf-8").strip() if said.exists() else ""
-            last = text.rpartition("\n")[2]
-            what = f"the measuring process ended with code {child.exitcode}: {last}"
-            failure = MemoryError if "OutOfMemoryError" in text else BenchError
-            raise failure(what) from RuntimeError(text)  # for the record and the log: its own traceback
-        return json.loads(answer.read_text(encoding="utf-8"))
 
 
 @contextmanager

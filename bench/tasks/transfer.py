@@ -1,6 +1,6 @@
 """Kind "transfer": a student learns from the teacher on a pool of images; scored on whole test pictures on the way.
 
-inputs: teacher; images_000000, images_0001, ... in the order in which their sets join the pool; and student, where it
+inputs: teacher; images_000000, images_000001, ... in the order in which their sets join the pool; and student, where it
 does not start from fresh weights (it is copied, head and all). settings:
     student: bench.models.describe, of ours (fresh weights) or of timm's (pretrained, with a fresh head: "classes").
     seed: of the student's fresh weights, of the draws from the pool and of their augmentation.

@@ -11,6 +11,7 @@ import toy_suite
 
 from bench import executors
 from bench.errors import BenchError
+from bench.executors import local
 from bench.executors.local import LocalExecutor
 from bench.executors.protocol import DONE, RUNNING, Context, Update
 from bench.executors.serial import SerialExecutor
@@ -79,6 +80,15 @@ def test_each_worker_has_a_gpu_and_its_share_of_the_threads(context, monkeypatch
     assert sorted(gpu_of.values()) == ["0", "1"]
     assert {metrics["OMP_NUM_THREADS"] for metrics in seen} == {"3"}
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_every_instance_of_a_shared_gpu_has_its_worker(monkeypatch):
+    """A process counts one instance, however many are named."""
+    monkeypatch.setattr("bench.devices.gpu_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    assert local._gpus("cuda") == ["MIG-a", "MIG-b"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,7")
+    assert local._gpus("cuda") == ["0"]
 
 
 def test_gpus_hidden_by_the_user_stay_hidden(context, monkeypatch):

@@ -66,6 +66,7 @@ def test_a_running_task_is_judged_by_its_own_pace(board, monkeypatch):
         clock[0] += 5.0  # an estimate is kept for a while
         return plain.seconds_left()
 
+    plain.update(Update(TASKS[0], RUNNING))  # as executors do: it runs, and what it is at is not known yet
     assert news(TASKS[0], 400, 0.0) == pytest.approx(60 - 5 + 120)  # resumed at step 400: no pace yet
     assert news(TASKS[0], 410, 5.0) == pytest.approx(60 - 15 + 120)  # too little to judge by
     assert news(TASKS[0], 500, 5.0) == pytest.approx(500 * 20 / 100 - 5 + 120)

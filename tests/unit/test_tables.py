@@ -176,6 +176,18 @@ def test_costs_come_from_whatever_is_published_and_done(tmp_path):
     assert found["cost"].costs == {} and found["table3"].costs == {"cost-a": costs["cost-a"]}
 
 
+def test_a_table_is_written_however_damaged_another_is(tmp_path):
+    folder = tmp_path / "paper" / "records"
+    folder.mkdir(parents=True)
+    values = {name: value for name, value in vars(paper_sheet()).items() if name != "costs"}
+    (folder / "table3.json").write_text(json.dumps({**values, "records": []}))
+    (tmp_path / "digits" / "records").mkdir(parents=True)
+    (tmp_path / "digits" / "records" / "cost.json").write_text("{")
+    assert published.sheet(tmp_path, "paper", "table3").grid == "table3"
+    with pytest.raises(BenchError, match="cost.json or a record that it names is damaged"):
+        published.sheets(tmp_path)
+
+
 def test_the_scale_stands_in_the_title():
     assert quantization.text(paper_sheet()).startswith("# Table 3, paper scale: ")
 
