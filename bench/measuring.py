@@ -8,6 +8,7 @@ ends by itself, and its fork with it, when whoever started it is gone.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -84,7 +85,12 @@ def _ask(order: Mapping[str, str], should_stop: Callable[[], bool]) -> int:
     except BaseException:
         close()
         raise
-    return int(line) if line else _server.wait()
+    if line:
+        return int(line)
+    code = _server.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(_server.pid, signal.SIGKILL)  # what it has forked, if it was killed alone
+    return code
 
 
 atexit.register(close)

@@ -26,4 +26,4 @@ class NonFiniteLoss(SmiError):
 
 
 class Interrupted(Exception):
-    """The run was told to stop; its state is saved, and running it again continues from there."""
+    """The run was told to stop; where it has a checkpoint its state is saved, and running it again continues there."""

@@ -66,7 +66,7 @@ def invert(
         couples images through the model (patch similarity's shared grid, BatchNorm's statistics, the adaptive term).
     recipe: a name of RECIPES or a Recipe; iterations: overrides the recipe's number (the last stop must fit).
     stopping: None is dense; a Stopping makes it sparse: a stopped patch's pixels never change again (section 3.2).
-    score: ranks patches at a stop: a name of SCORES or a callable.
+    score: ranks patches at a stop: a name of SCORES or a callable; beside a checkpoint one with a name of its own.
     seed: equal seeds give equal bits on one machine (on a GPU, up to rounding). targets: int
         [count], drawn uniformly if None.
     device: where to run (the model's own by default). precision: "bf16" runs the model under autocast; pixels,

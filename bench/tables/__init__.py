@@ -46,9 +46,7 @@ def render(
     context: {"command": the command that makes it}. Records that are not there are holes in the table.
     """
     published.publish(grid, scale, cells, store, results, context["command"])
-    path = write(
-        published.sheet(results, scale, grid.name), results
-    )  # before others, which may be damaged, are read
+    path = write(published.sheet(results, scale, grid.name), results)  # first: other sheets may be damaged
     found = published.sheets(results)
     if grid.experiment == published.COSTS:
         for sheet in found:

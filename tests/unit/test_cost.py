@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -290,6 +290,26 @@ def test_no_measuring_process_outlives_a_sweep_that_is_killed(tmp_path):
     while any(lives(process) for process in below) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(lives(process) for process in below)
+
+
+@pytest.mark.slow
+def test_a_fork_goes_with_what_it_was_forked_from():
+    """As where the system runs out of memory and kills the one, not the other."""
+    killed = []
+
+    def should_stop() -> bool:
+        server = measuring._server.pid
+        if not killed and descendants(server):
+            killed.extend(descendants(server))
+            os.kill(server, signal.SIGKILL)
+        return False
+
+    with pytest.raises(BenchError, match="the measuring process ended by SIGKILL"):
+        measuring.measured(asdict(request_of(repetitions=10**6, warmup=10**6)), should_stop)
+    deadline = time.monotonic() + 30
+    while any(lives(process) for process in killed) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert killed and not any(lives(process) for process in killed)
 
 
 def lives(process: int) -> bool:
