@@ -140,9 +140,9 @@ FAULTS = [
         "ties go to the higher index",
         stopping,
         "most_important",
-        "order = torch.sort(importance.float(), dim=1, descending=True, stable=True).indices",
+        "order = torch.sort(importance, dim=1, descending=True, stable=True).indices",
         "order = importance.shape[1] - 1 - torch.sort("
-        "importance.float().flip(1), dim=1, descending=True, stable=True).indices",
+        "importance.flip(1), dim=1, descending=True, stable=True).indices",
         "ranking_keeps_the_most_important",
     ),
     # the adapter
