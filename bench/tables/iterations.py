@@ -21,8 +21,8 @@ the longest, "least logit error" says what sufficed. A run is measured anew for 
 machine had, so seconds are no benchmark (that is `nox -s benchmark`)."""
 
 FLAT = """\
-Top-1 is flat here within the noise of one test picture (0.19 points) and of the seeds, whatever the images; that is
-what this scale can show, not that images do not matter."""
+One test picture is 0.19 points of top-1, and all of the figures lie within a few pictures: the logit error says more.
+That is what this scale can show, not that images do not matter."""
 
 
 def text(sheet: Sheet) -> str:
