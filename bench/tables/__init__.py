@@ -46,8 +46,9 @@ def render(
     context: {"command": the command that makes it}. Records that are not there are holes in the table.
     """
     published.publish(grid, scale, cells, store, results, context["command"])
-    path = write(published.sheet(results, scale, grid.name), results)  # first: other sheets may be damaged
-    found = published.sheets(results)
+    own = published.sheet(results, scale, grid.name)
+    path = write(own, results)  # first: other sheets may be damaged
+    found = published.sheets(results, own)
     if grid.experiment == published.COSTS:
         for sheet in found:
             if sheet.experiment in published.SHOW_COSTS:

@@ -78,7 +78,7 @@ def publish(
         "cells": [{"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells],
         "records": sorted(records),
     }
-    atomic.write_json(folder / f"{grid.name}.json", sheet)
+    atomic.write_json(_path(results, scale, grid.name), sheet)
     _remove_unnamed(folder)
 
 
@@ -87,15 +87,16 @@ def file_name(sheet: Sheet) -> str:
     return f"{PAPER_NAMES.get(sheet.grid, sheet.grid)}.md"
 
 
-def sheets(results: Path) -> list[Sheet]:
-    """Every published sheet with its records, by scale and grid. BenchError for a damaged one."""
-    found = [_read(path) for path in _paths(results)]
+def sheets(results: Path, known: Sheet | None = None) -> list[Sheet]:
+    """Every published sheet with its records, by scale and grid; one may be `known`. BenchError for a damaged one."""
+    known_path = known and _path(results, known.scale, known.grid)
+    found = [known if path == known_path else _read(path) for path in _paths(results)]
     return [_with_costs(sheet, found) for sheet in found]
 
 
 def sheet(results: Path, scale: str, grid: str) -> Sheet:
     """One published sheet, whatever state the others are in: the costs of damaged ones are left out."""
-    own = _read(results / scale / "records" / f"{grid}.json")
+    own = _read(_path(results, scale, grid))
     others = []
     for path in _paths(results) if own.experiment in SHOW_COSTS else ():
         with contextlib.suppress(BenchError):
@@ -108,6 +109,10 @@ def _with_costs(sheet: Sheet, others: Iterable[Sheet]) -> Sheet:
         return sheet
     measured = (record for other in others if other.experiment == COSTS for record in other.records.items())
     return replace(sheet, costs={name: record for name, record in measured if record["status"] == "done"})
+
+
+def _path(results: Path, scale: str, grid: str) -> Path:
+    return results / scale / "records" / f"{grid}.json"
 
 
 def _paths(results: Path) -> list[Path]:
