@@ -96,11 +96,11 @@ def sheets(results: Path, known: Sheet | None = None) -> list[Sheet]:
 
 def sheet(results: Path, scale: str, grid: str) -> Sheet:
     """One published sheet, whatever state the others are in: the costs of damaged ones are left out."""
-    own = _read(_path(results, scale, grid))
-    others = []
+    place = _path(results, scale, grid)
+    own, others = _read(place), []
     for path in _paths(results) if own.experiment in SHOW_COSTS else ():
         with contextlib.suppress(BenchError):
-            others.append(_read(path))
+            others += [_read(path)] if path != place else []
     return _with_costs(own, others)
 
 
