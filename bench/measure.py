@@ -63,6 +63,10 @@ class Request:
     what: str
     mode: str = "eager"
 
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
 
 def saved_bytes(function: Callable[[], Any], apart: Iterable[Tensor] = ()) -> int:
     """The most bytes that lie saved for a backward pass at once while a function runs, each storage once.
@@ -192,19 +196,18 @@ def measure(request: Request) -> dict[str, Any]:
     built = {engine: build(request, engine, model) for engine in request.engines}
     seconds: dict[str, list[float]] = {engine: [] for engine in built}
     parts: list[dict[str, float]] = []  # of ours; on a GPU taken later, since that empties its queue
-    on_gpu = request.device.startswith("cuda")
     for repetition in range(-request.warmup, request.repetitions):
         if repetition == 0:  # warm-up, which may compile, is apart
             began = time.perf_counter()
         for engine, made in built.items():
-            apart = _taken_apart(made) if engine == "smi" and not on_gpu else None
+            apart = _taken_apart(made) if engine == "smi" and not request.on_gpu else None
             taken = sum(apart.values()) if apart else _timed(made.step, request.device)
             if repetition >= 0:
                 seconds[engine].append(taken)
                 parts += [apart] if apart else []
         if repetition + 1 >= MINIMUM and time.perf_counter() - began > SECONDS:
             break
-    if on_gpu:
+    if request.on_gpu:
         parts = [_taken_apart(built["smi"]) for _ in range(MINIMUM)]
     answer = {
         "seconds": seconds,
@@ -266,15 +269,14 @@ def matmul_rate(device: str, precision: str) -> float:
 def _memory(request: Request) -> dict[str, Any]:
     """GPU: torch's peak counter over two iterations, the first of which takes the optimiser's memory. CPU: bytes saved
     for backward in one, and how far the process grew."""
-    on_gpu = request.device.startswith("cuda")
     engine = build(request, request.engines[0], subject(request))
     gc.collect()
-    if on_gpu:
+    if request.on_gpu:
         torch.cuda.reset_peak_memory_stats(request.device)
     before = _peak_rss_mib(reset=True)
-    if on_gpu or request.mode != "eager":  # a first one compiles, records
+    if request.on_gpu or request.mode != "eager":  # a first one compiles, records
         engine.step()
-    if on_gpu:
+    if request.on_gpu:
         engine.step()
         synchronise(request.device)
         return {"gpu_mib": torch.cuda.max_memory_allocated(request.device) / MIB}
@@ -296,7 +298,7 @@ def _peak_rss_mib(reset: bool = False) -> float:
 
 def answer(request: Mapping[str, Any], place: Path) -> None:
     """What a measuring process does: measure, and write the figures to `place` as JSON. request: see `Request`."""
-    on_gpu = request["device"].startswith("cuda")
-    with torch.cuda.device(request["device"]) if on_gpu else contextlib.nullcontext():
-        figures = measure(Request(**request))
+    asked = Request(**request)
+    with torch.cuda.device(asked.device) if asked.on_gpu else contextlib.nullcontext():
+        figures = measure(asked)
     place.write_text(json.dumps(figures), encoding="utf-8")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from smi.checkpoint import Checkpoint
+from smi.checks import is_number, is_whole
 from smi.device import synchronise
 from smi.errors import Interrupted, InvalidSetting, NonFiniteLoss
 from smi.inversion import Progress, derived_seed
@@ -243,11 +244,3 @@ def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
-
-
-def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

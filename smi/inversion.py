@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from smi import deviations as published
 from smi import engine
 from smi.checkpoint import Checkpoint, fingerprint
+from smi.checks import is_whole
 from smi.device import outside_autocast, resolved
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.images import SyntheticImages
@@ -163,7 +164,7 @@ def _check(plan: Plan, adapted: Any, count: int, batch_size: int | None) -> None
         "micro_batch": count if plan.micro_batch is None else plan.micro_batch,
     }
     for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_whole(value) or value < 1:
             raise InvalidSetting(f"{name} is {value!r}; allowed: a whole number >= 1")
     if plan.precision not in ("fp32", "bf16"):
         raise InvalidSetting(f"precision is {plan.precision!r}; allowed: fp32, bf16")

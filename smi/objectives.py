@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
+from smi.checks import is_number
 from smi.errors import InvalidSetting
 from smi.patch_similarity import similarity_entropy
 from smi.total_variation import at_least_float32
@@ -185,7 +186,7 @@ def _check_parameter(term: str, name: str, hint: Any, value: Any) -> Any:
 
 
 def _number(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not is_number(value):
         raise InvalidSetting(f"{what} is {value!r}; allowed: a finite number")
     return float(value)
 

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from smi.checks import is_whole
 from smi.errors import InvalidImages, InvalidSetting
 from smi.geometry import Jitter, PatchGrid
 from smi.images import SyntheticImages
@@ -110,9 +111,7 @@ class Pool:
             raise InvalidSetting(
                 f"{len(self.sets)} sets of images cannot be dealt to {rounds} rounds: give a multiple of the rounds"
             )
-        if patches is not None and (
-            not isinstance(patches, int) or isinstance(patches, bool) or not 1 <= patches <= grid.patches
-        ):
+        if patches is not None and (not is_whole(patches) or not 1 <= patches <= grid.patches):
             raise InvalidSetting(f"patches is {patches!r}; allowed: None, or 1 to {grid.patches}")
         self._starts = [0]
         for one in self.sets:

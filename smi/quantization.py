@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from smi import deviations as published
+from smi.checks import is_whole
 from smi.device import outside_autocast
 from smi.errors import InvalidImages, InvalidSetting, UnsupportedModel
 from smi.geometry import patchify, take_patches
@@ -178,7 +179,7 @@ def quantize(
     check_fit(images, quantized._tokens)
     mean, std = (t.to(device) for t in normalisation(model))
     size = len(images) if batch_size is None else batch_size
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if not is_whole(size) or size < 1:
         raise InvalidSetting(f"batch_size is {batch_size!r}; allowed: a whole number >= 1")
     for start in range(0, len(images), size):
         part = images.select(slice(start, start + size))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from smi.checks import is_whole
 from smi.errors import InvalidImages, InvalidSetting
 
 BITS = range(2, 9)
@@ -17,7 +18,7 @@ _EPSILON = torch.finfo(torch.float32).eps
 
 def check_bits(name: str, bits: int) -> int:
     """`bits` itself; InvalidSetting unless it is a whole number from 2 to 8."""
-    if isinstance(bits, bool) or not isinstance(bits, int) or bits not in BITS:
+    if not is_whole(bits) or bits not in BITS:
         raise InvalidSetting(f"{name} is {bits!r}; allowed: whole numbers {BITS[0]} to {BITS[-1]}")
     return bits
 

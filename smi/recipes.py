@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from smi.checks import is_number, is_whole
 from smi.errors import InvalidSetting
 from smi.geometry import Jitter
 from smi.objectives import Objective
@@ -46,7 +47,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("iterations", "rounds"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not is_whole(value) or value < 1:
                 self._refuse(name, "a whole number >= 1")
         jitter = self.jitter if isinstance(self.jitter, (tuple, list)) else (self.jitter,)
         for name, value in {
@@ -59,15 +60,15 @@ class Recipe:
             self._refuse("iterations", f"a multiple of rounds ({self.rounds})")
         if not isinstance(self.warmup, int) or not 0 <= self.warmup <= self.iterations // self.rounds:
             self._refuse("warmup", f"a whole number from 0 to one round ({self.iterations // self.rounds})")
-        if not _is_number(self.learning_rate) or self.learning_rate <= 0:
+        if not is_number(self.learning_rate) or self.learning_rate <= 0:
             self._refuse("learning_rate", "a number above 0")
-        if len(self.betas) != 2 or not all(_is_number(b) and 0 <= b < 1 for b in self.betas):
+        if len(self.betas) != 2 or not all(is_number(b) and 0 <= b < 1 for b in self.betas):
             self._refuse("betas", "two numbers from 0 to below 1")
         if self.schedule not in ("constant", "cosine"):
             self._refuse("schedule", "constant, cosine")
-        if len(self.jitter) != self.rounds or not all(_is_number(j) and 0 <= j <= 1 for j in self.jitter):
+        if len(self.jitter) != self.rounds or not all(is_number(j) and 0 <= j <= 1 for j in self.jitter):
             self._refuse("jitter", "one fraction from 0 to 1, or one for each round")
-        if not _is_number(self.flip) or not 0 <= self.flip <= 1:
+        if not is_number(self.flip) or not 0 <= self.flip <= 1:
             self._refuse("flip", "a probability from 0 to 1")
 
     def _refuse(self, name: str, allowed: str) -> None:
@@ -115,10 +116,6 @@ class Recipe:
             return cls(**values)
         except TypeError as cause:
             raise InvalidSetting(f"recipe: {cause}") from cause
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _offset(uniform: float, limit: int) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from smi.checks import is_whole
 from smi.errors import InvalidSetting, NonFiniteLoss
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Stopping:
         drop = tuple(self.drop) if isinstance(self.drop, (tuple, list)) else (self.drop,) * len(at)
         if not at:
             raise InvalidSetting("stopping.at is empty: give at least one iteration, or no stopping at all")
-        if not all(isinstance(t, int) and not isinstance(t, bool) and t >= 1 for t in at):
+        if not all(is_whole(t) and t >= 1 for t in at):
             raise InvalidSetting(f"stopping.at is {list(at)}: every stop must be a whole number >= 1")
         if any(later <= earlier for earlier, later in itertools.pairwise(at)):
             raise InvalidSetting(f"stopping.at is {list(at)}: stops must increase strictly")

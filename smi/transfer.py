@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from smi.checkpoint import Checkpoint, fingerprint
+from smi.checks import is_whole
 from smi.device import outside_autocast, resolved
-from smi.distillation import Evaluate, Run, Settings, is_whole
+from smi.distillation import Evaluate, Run, Settings
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.inversion import Progress
 from smi.pool import Pool, Source

@@ -108,8 +108,7 @@ class TokenModel:
         """
         block, prefix = self.model.blocks[-1], self.prefix_tokens
         attention = block.attn
-        watched = any(_is_watched(module) for module in block.modules())
-        whole = watched or not self._qkv_is_product or any(_draws(module) for module in block.modules())
+        whole = not self._qkv_is_product or any(_is_watched(m) or _draws(m) for m in block.modules())
         if self.model.global_pool != "token" or getattr(attention, "gate", None) is not None or whole:
             return block(x)
         normed = block.norm1(x)

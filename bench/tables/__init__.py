@@ -46,9 +46,11 @@ def render(
     context: {"command": the command that makes it}. Records that are not there are holes in the table.
     """
     published.publish(grid, scale, cells, store, results, context["command"])
-    own = published.sheet(results, scale, grid.name)
-    path = write(own, results)  # first: other sheets may be damaged
-    found = published.sheets(results, own)
+    found, damaged = published.readable(results)
+    own = next(sheet for sheet in found if (sheet.scale, sheet.grid) == (scale, grid.name))
+    path = write(own, results)
+    if damaged:  # another grid's: this one's table is written all the same
+        raise damaged[0]
     if grid.experiment == published.COSTS:
         for sheet in found:
             if sheet.experiment in published.SHOW_COSTS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bench import scale_notes
-from bench.grid import PAPER_SCALE
 from bench.tables.parts import NOTHING, figure, footer, markdown, percent, status
 from bench.tables.published import Sheet
 
@@ -36,6 +35,5 @@ def text(sheet: Sheet) -> str:
         )
     head = f"# Images for the figures, {sheet.scale} scale: {sheet.title[0].lower()}{sheet.title[1:]}"
     note = NOTE.format(scale=sheet.scale)
-    if sheet.scale != PAPER_SCALE:
-        head += f"\n\n**Scale: {sheet.scale}** ({scale_notes.subject(sheet.scale, sheet.records.values())})."
-    return "\n\n".join([head, markdown(rows), note, "## How this was made", footer(sheet)]) + "\n"
+    scale = f"**{scale_notes.line(sheet.scale, sheet.records.values())}**."
+    return "\n\n".join([head, scale, markdown(rows), note, "## How this was made", footer(sheet)]) + "\n"

@@ -20,7 +20,7 @@ the mean logit error of the method stays within {CALIBRATED:g} times that of its
 the longest, "least logit error" says what sufficed. A run is measured anew for each length, whatever other work the
 machine had, so seconds are no benchmark (that is `nox -s benchmark`)."""
 
-FLAT = """\
+FEW_PICTURES = """\
 One test picture is 0.19 points of top-1, and all of the figures lie within a few pictures: the logit error says more.
 That is what this scale can show, not that images do not matter."""
 
@@ -31,7 +31,7 @@ def text(sheet: Sheet) -> str:
     parts = [f"# {sheet.title}, {sheet.scale} scale"]
     if sheet.scale != PAPER_SCALE:
         said = f"**Scale: {sheet.scale}** ({scale_notes.subject(sheet.scale, sheet.records.values())})."
-        parts.append(f"{said}\n{FLAT}" if sheet.scale == DEFAULT_SCALE else said)
+        parts.append(f"{said}\n{FEW_PICTURES}" if sheet.scale == DEFAULT_SCALE else said)
     for (model, dataset, bits), group in frame.groupby(["model", "dataset", "bits"], sort=False):
         parts += [f"## {model} on {dataset}, {bits}", markdown(_rows(sheet, group))]
         parts += ["### Seconds to a calibrated model", markdown(_calibrated(sheet, group))]

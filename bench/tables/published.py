@@ -6,9 +6,8 @@ tables are made from. Nothing here is ever read by a sweep: a fresh clone comput
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ def publish(
         "cells": [{"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells],
         "records": sorted(records),
     }
-    atomic.write_json(_path(results, scale, grid.name), sheet)
+    atomic.write_json(folder / f"{grid.name}.json", sheet)
     _remove_unnamed(folder)
 
 
@@ -87,36 +86,27 @@ def file_name(sheet: Sheet) -> str:
     return f"{PAPER_NAMES.get(sheet.grid, sheet.grid)}.md"
 
 
-def sheets(results: Path, known: Sheet | None = None) -> list[Sheet]:
-    """Every published sheet with its records, by scale and grid; one may be `known`. BenchError for a damaged one."""
-    known_path = known and _path(results, known.scale, known.grid)
-    found = [known if path == known_path else _read(path) for path in _paths(results)]
-    return [_with_costs(sheet, found) for sheet in found]
+def sheets(results: Path) -> list[Sheet]:
+    """Every published sheet with its records, by scale and grid. BenchError for a damaged one."""
+    found, damaged = readable(results)
+    if damaged:
+        raise damaged[0]
+    return found
 
 
-def sheet(results: Path, scale: str, grid: str) -> Sheet:
-    """One published sheet, whatever state the others are in: the costs of damaged ones are left out."""
-    place = _path(results, scale, grid)
-    own, others = _read(place), []
-    for path in _paths(results) if own.experiment in SHOW_COSTS else ():
-        with contextlib.suppress(BenchError):
-            others += [_read(path)] if path != place else []
-    return _with_costs(own, others)
-
-
-def _with_costs(sheet: Sheet, others: Iterable[Sheet]) -> Sheet:
-    if sheet.experiment not in SHOW_COSTS:
-        return sheet
-    measured = (record for other in others if other.experiment == COSTS for record in other.records.items())
-    return replace(sheet, costs={name: record for name, record in measured if record["status"] == "done"})
-
-
-def _path(results: Path, scale: str, grid: str) -> Path:
-    return results / scale / "records" / f"{grid}.json"
-
-
-def _paths(results: Path) -> list[Path]:
-    return [path for path in sorted(results.glob("*/records/*.json")) if _is_sheet(path)]
+def readable(results: Path) -> tuple[list[Sheet], list[BenchError]]:
+    """The published sheets that are whole, by scale and grid, and what is wrong with the others."""
+    found, damaged = [], []
+    for path in sorted(results.glob("*/records/*.json")):
+        if _is_sheet(path):
+            try:
+                found.append(_read(path))
+            except BenchError as error:
+                damaged.append(error)
+    measured = (record for sheet in found if sheet.experiment == COSTS for record in sheet.records.items())
+    costs = {name: record for name, record in measured if record["status"] == "done"}
+    whole = [replace(sheet, costs=costs) if sheet.experiment in SHOW_COSTS else sheet for sheet in found]
+    return whole, damaged
 
 
 def _read(path: Path) -> Sheet:
