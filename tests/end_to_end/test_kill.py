@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import children
 from toy_runs import Toy, without_times
 
 MODES = {"serial": ["--executor", "serial"], "local": ["--executor", "local", "--jobs", "2"]}
@@ -59,13 +60,6 @@ def wait(process, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that still live."""
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 def victim(pid: int, mode: str, chance: random.Random) -> None:

@@ -1,78 +1,19 @@
 """Costs: what a measurement says, how grids of costs become tasks and pages. Counts and figures, never a time."""
 
-import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
+from small_costs import GRID, load, request_of
 
 import smi
-from bench import grid, measuring, pipelines, tables
+from bench import grid, pipelines, tables
 from bench.errors import BenchError
-from bench.measure import Request, measure
-from bench.models import ARCHITECTURES
-from bench.store import Store, is_full
+from bench.measure import measure
+from bench.store import Store
 from bench.tables import goals
 from bench.tables.cost import slug
 from bench.task import Sources
 from bench.worker import run_task
-
-GRID = """
-name: tiny
-title: Cost of an iteration
-experiment: cost
-methods:
-  psaq_dense: {title: PSAQ-ViT (dense), source: inversion, recipe: psaq, beside: [reference]}
-  deepinversion_sparse:
-    title: sparse
-    source: inversion
-    recipe: deepinversion
-    stopping: some
-    beside: [reference, smi_dense, reference_dense]
-scales:
-  digits:
-    axes:
-      model: [digits_vit]
-      resolution: [32]
-      method: [psaq_dense, deepinversion_sparse]
-      batch: [2]
-      precision: [fp32]
-    settings:
-      repetitions: 3
-      warmup: 1
-      recipes: {deepinversion: {iterations: 100}, psaq: {iterations: 20, warmup: 2}}
-      schedules: {some: {at: [20, 40], drop: 0.5}}
-"""
-
-
-def load(tmp_path, text=GRID):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(text, encoding="utf-8")
-    return grid.load(path)
-
-
-def request_of(**changed) -> Request:
-    fields = {
-        "model": {"name": "digits_vit", "architecture": ARCHITECTURES["digits_vit"]},
-        "resolution": 32,
-        "recipe": smi.recipe("deepinversion", iterations=100).to_json(),
-        "kept": 16,
-        "stages": [None, 32],
-        "batch": 2,
-        "precision": "fp32",
-        "engines": ["smi", "reference", "smi_dense", "reference_dense"],
-        "repetitions": 4,
-        "warmup": 1,
-        "device": "cpu",
-        "what": "time",
-    }
-    return Request(**{**fields, **changed})
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -213,153 +154,6 @@ def test_cells_become_tasks_records_and_pages(tmp_path):
     record.write_text(json.dumps(json.loads(record.read_text()) | {"device": "Another (R) Device"}))
     (again,) = tables.published.sheets(tmp_path / "results")
     assert sorted(path.name for path in tables.cost.pages(again)) == sorted(["another-device.md", own.name])
-
-
-@pytest.mark.slow
-def test_a_measuring_process_that_fails_says_why(tmp_path):
-    store = Store(tmp_path / "runs")
-    store.prepare()
-    task = pipelines.build(load(tmp_path), "digits", Sources())[0].tasks["cost"]
-    recipe = {**task.settings["recipe"], "learning_rate": -1.0}
-    task = replace(task, settings={**task.settings, "recipe": recipe})
-    outcome = run_task(store, task)
-    assert outcome.status == "failed"
-    assert (
-        "the measuring process ended with exit code 1: " in outcome.detail
-        and "learning_rate" in outcome.detail
-    )
-    assert "in measure" in store.record(task)["error"]["traceback"]  # the process's own
-
-
-@pytest.mark.slow
-def test_a_stopped_measurement_leaves_no_process_and_no_record(tmp_path):
-    store = Store(tmp_path / "runs")
-    store.prepare()
-    task = pipelines.build(load(tmp_path), "digits", Sources())[0].tasks["cost"]
-    task = replace(task, settings={**task.settings, "repetitions": 10**6, "warmup": 10**6})
-    questions = itertools.count()
-    outcome = run_task(store, task, should_stop=lambda: next(questions) > 8)  # four seconds on
-    assert outcome.status == "stopped" and store.record(task) is None
-    assert children() == []
-
-
-def children() -> list[str]:
-    """This process's, by what /proc says."""
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.5, 5.0])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_cost_sweep_that_is_told_to_stop_fails_nothing(tmp_path, number, seconds):
-    """Ctrl-C goes to every process of the terminal, and SLURM's SIGTERM to every process of the job."""
-    load(tmp_path, GRID.replace("repetitions: 3", "repetitions: 1000"))
-    places = [f"--{name}={tmp_path / name}" for name in ("store", "results")]
-    command = [
-        sys.executable,
-        "-m",
-        "bench.sweep",
-        f"--grid={tmp_path / 'tiny.yaml'}",
-        "--executor=serial",
-        *places,
-    ]
-    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL) as sweep:
-        while not descendants(sweep.pid) and sweep.poll() is None:
-            time.sleep(0.05)
-        time.sleep(seconds)
-        below = descendants(sweep.pid)
-        assert below
-        for process in (sweep.pid, *below):
-            os.kill(process, number)
-        assert sweep.wait(60) == 130
-    assert list((tmp_path / "store" / "records").glob("*.json")) == []
-    assert not any(lives(process) for process in below)
-
-
-@pytest.mark.slow
-def test_no_measuring_process_outlives_a_sweep_that_is_killed(tmp_path):
-    load(tmp_path, GRID.replace("repetitions: 3", "repetitions: 1000"))
-    places = [f"--{name}={tmp_path / name}" for name in ("store", "results")]
-    command = [sys.executable, "-m", "bench.sweep", f"--grid={tmp_path / 'tiny.yaml'}", "--executor=serial"]
-    with subprocess.Popen([*command, *places], stdout=subprocess.DEVNULL) as sweep:
-        while len(below := descendants(sweep.pid)) < 2 and sweep.poll() is None:
-            time.sleep(0.05)
-        sweep.kill()
-    assert len(below) == 2  # what is forked from, and the fork
-    deadline = time.monotonic() + 30
-    while any(lives(process) for process in below) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(lives(process) for process in below)
-
-
-@pytest.mark.slow
-def test_a_fork_goes_with_what_it_was_forked_from():
-    """As where the system runs out of memory and kills the one, not the other."""
-    killed = []
-
-    def should_stop() -> bool:
-        server = measuring._server.pid
-        if not killed and descendants(server):
-            killed.extend(descendants(server))
-            os.kill(server, signal.SIGKILL)
-        return False
-
-    with pytest.raises(BenchError, match="the measuring process ended by SIGKILL"):
-        measuring.measured(asdict(request_of(repetitions=10**6, warmup=10**6)), should_stop)
-    deadline = time.monotonic() + 30
-    while any(lives(process) for process in killed) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert killed and not any(lives(process) for process in killed)
-
-
-def lives(process: int) -> bool:
-    """Whether it still runs: one that was killed may wait for whoever adopted it to notice."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def descendants(process: int) -> list[int]:
-    try:
-        own = [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:
-        return []
-    return [*own, *itertools.chain(*map(descendants, own))]
-
-
-@pytest.mark.slow
-def test_a_script_may_run_a_cost_sweep_as_its_first_line(tmp_path):
-    """Processes that start by running their starter's script again would start the sweep again."""
-    load(tmp_path)
-    options = [f"--grid={tmp_path / 'tiny.yaml'}", "--executor=serial", "--only=psaq_dense"]
-    options += [f"--{name}={tmp_path / name}" for name in ("store", "results")]
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"from bench.sweep import main\nraise SystemExit(main({options!r}))\n", encoding="utf-8"
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "1 done" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("last", "kind"),
-    [("torch.OutOfMemoryError: CUDA out of memory", MemoryError), ("ValueError: no", BenchError)],
-)
-def test_what_a_measuring_process_says_before_it_fails_is_not_why(monkeypatch, last, kind):
-    """A cache on a full disk, or an allocation that went well at the second try, is no fault of the task's."""
-    traceback = f"Traceback (most recent call last):\n  in measure\n{last}"
-
-    def fails(order, should_stop):
-        warned = "warning: OutOfMemoryError caught\nwarning: No space left on device"
-        Path(order["said"]).write_text(f"{warned}\n{traceback}\n", encoding="utf-8")
-        return 1
-
-    monkeypatch.setattr(measuring, "_ask", fails)
-    with pytest.raises(kind, match="ended with exit code 1: ") as caught:
-        measuring.measured({}, lambda: False)
-    assert str(caught.value.__cause__) == traceback and not is_full(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
-"""smi.invert through its public face: seeds, resumption, what it leaves alone, what it refuses."""
+"""smi.invert through its public face: seeds, resumption, what it leaves alone."""
 
 import copy
 import itertools
 
 import numpy
 import pytest
-import timm
 import torch
 
 import smi
@@ -172,76 +171,9 @@ def test_snapshots_show_the_way(tiny_vit):
     assert images.traces["importance"].isnan().sum(2).tolist() == [[0, 0], [5, 5]]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"count": 0}, "count is 0; allowed: a whole number >= 1"),
-        ({"count": 2, "batch_size": -1}, "batch_size is -1"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"seed": 1.5}, "seed is 1.5; allowed: a whole number"),
-        ({"targets": torch.tensor([True, False])}, "allowed: 2 whole numbers"),
-        ({"recipe": "dream"}, "unknown recipe 'dream'; allowed: adaptive_deepinversion_bn, deepinversion"),
-        ({"iterations": 0}, "iterations is 0"),
-        ({"stopping": smi.Stopping(at=(12,), drop=0.5)}, "the last stop must come before the end"),
-        ({"stopping": smi.Stopping(at=(1, 2), drop=0.9)}, "drops every patch"),
-        ({"score": "best"}, "unknown score 'best'"),
-        ({"targets": [0, 9]}, "allowed: 0..4"),
-        ({"targets": [0]}, "allowed: 2 whole numbers"),
-        ({"precision": "fp8"}, "allowed: fp32, bf16"),
-        ({"snapshots": (99,)}, "snapshots are"),
-    ],
-)
-def test_bad_settings_are_named(tiny_vit, settings, message):
-    with pytest.raises(smi.InvalidSetting, match=r"^[^\n]+$") as caught:
-        smi.invert(tiny_vit(), **{"count": 2, "recipe": SHORT, **settings})
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"at": ()},
-        {"at": (0,)},
-        {"at": (5, 5)},
-        {"at": (7, 3)},
-        {"at": (1.5,)},
-        {"at": (1,), "drop": 0.0},
-        {"at": (1,), "drop": 1.0},
-        {"at": (1, 2), "drop": (0.5,)},
-        {"at": (1,), "drop": "half"},
-    ],
-)
-def test_schedules_that_make_no_sense_are_refused(settings):
-    with pytest.raises(smi.InvalidSetting, match="stopping"):
-        smi.Stopping(**settings)
-
-
 def test_paper_schedule():
     assert smi.Stopping().kept_counts(196) == (137, 95, 66, 46)
     assert smi.Stopping(at=(50, 100, 200, 300), drop=0.3).sparsity(196) == 1 - 46 / 196
-
-
-@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224", "resnet18"])
-def test_other_architectures_are_refused_by_name(name):
-    model = timm.create_model(name, num_classes=2)
-    with pytest.raises(smi.UnsupportedModel, match=type(model).__name__):
-        smi.invert(model, 1, SHORT, STOPPING)
-
-
-@pytest.mark.parametrize(
-    "use", [smi.invert, lambda name: smi.quantize(name, None)], ids=["invert", "quantize"]
-)
-def test_a_name_is_no_model(use):
-    with pytest.raises(smi.UnsupportedModel, match="str is not a timm VisionTransformer"):
-        use("deit_tiny_patch16_224")
-
-
-def test_diverging_loss_is_reported_with_its_iteration(tiny_vit):
-    model = tiny_vit()
-    with torch.no_grad():
-        model.head.bias[0] = float("nan")
-    with pytest.raises(smi.NonFiniteLoss, match=r"iteration 0 .*learning rate 0\.1"):
-        smi.invert(model, 2, SHORT)
 
 
 @pytest.fixture
@@ -342,48 +274,9 @@ def test_a_checkpoint_knows_normalisation_heads_and_score(tiny_vit, tmp_path):
         smi.invert(model, 1, SHORT, STOPPING, score=lambda *_: None, checkpoint=tmp_path / "other")
 
 
-def test_a_checkpoint_without_a_folder_is_refused_before_any_work(tiny_vit, tmp_path):
-    with pytest.raises(smi.CheckpointError, match="the folder .* is not there"):
-        smi.invert(tiny_vit(), 1, SHORT, checkpoint=tmp_path / "nowhere" / "state")
-
-
 @pytest.mark.parametrize("saved", [True, False])
 def test_interrupted_says_whether_the_state_is_saved(tiny_vit, tmp_path, saved):
     checkpoint = tmp_path / "state" if saved else None
     with pytest.raises(smi.Interrupted) as caught:
         smi.invert(tiny_vit(), 1, SHORT, checkpoint=checkpoint, should_stop=lambda: True)
     assert ("saved" in str(caught.value)) == saved
-
-
-@pytest.mark.parametrize("score", ["cls_attention", "least_attention"])
-def test_a_missing_class_token_is_noticed_before_any_work(tiny_vit, score):
-    calls = []
-    with pytest.raises(smi.UnsupportedModel, match="needs a class token"):
-        smi.invert(
-            tiny_vit(global_pool="avg", class_token=False),
-            *(1, SHORT, STOPPING),
-            score=score,
-            progress=lambda *figures: calls.append(figures),
-            should_stop=lambda: bool(calls.append("asked")),
-        )
-    assert not calls
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_weights_of_another_dtype_are_refused_by_name(tiny_vit, dtype):
-    with pytest.raises(smi.UnsupportedModel, match=f"weights are {str(dtype)[6:]}; allowed: float32"):
-        smi.invert(tiny_vit().to(dtype), 1, SHORT)
-
-
-def test_a_data_config_that_cannot_be_undone_is_refused(tiny_vit):
-    model = tiny_vit()
-    model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.0, 0.5)}
-    with pytest.raises(smi.UnsupportedModel, match="allowed: numbers above 0"):
-        smi.invert(model, 1, SHORT)
-
-
-def test_a_student_with_other_classes_is_refused(tiny_vit):
-    recipe = smi.Recipe(name="own", objective=[["cross_entropy", 1.0], ["adaptive", 1.0]], iterations=3)
-    for classes in (1, 4):
-        with pytest.raises(smi.InvalidSetting, match="they must be equal"):
-            smi.invert(tiny_vit(), 2, recipe, student=tiny_vit(num_classes=classes))
