@@ -200,8 +200,8 @@ def figures(session: nox.Session) -> None:
     shared, others = parser.parse_known_args(session.posargs)
     folders = [part for name, value in vars(shared).items() for part in (f"--{name}", value)]
     python(session, "bench.sweep", "--grid", "experiments/figures.yaml", *folders, *others)
-    python(session, "bench.figures", *folders)
-    python(session, "bench.report", f"{shared.results}/{shared.scale}")
+    python(session, "bench.publish.figures", *folders)
+    python(session, "bench.publish.report", f"{shared.results}/{shared.scale}")
 
 
 @nox.session
@@ -216,7 +216,7 @@ def benchmark(session: nox.Session) -> None:
     """Speed and memory beside the published way, Table 1, and bench's own scale. Arguments go to bench.sweep."""
     measure(session, "cost")
     measure(session, "table1")
-    python(session, "bench.scale")
+    python(session, "bench.cli.self_benchmark")
 
 
 # ------------------------------------------------------------------------------- tests and upkeep

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.arguments import Parser, exit_code
+from bench.cli.arguments import Parser, exit_code
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.task import Sources
+    from bench.engine.task import Sources
 
 NEEDED = (
     "torch",
@@ -73,7 +73,7 @@ def check_packages() -> Iterator[Check]:
 
 
 def check_device() -> Iterator[Check]:
-    from bench.provenance import cpu_count, cpu_name
+    from bench.engine.provenance import cpu_count, cpu_name
 
     cpu = f"{cpu_count()} cores of {cpu_name()}"
     try:
@@ -94,7 +94,7 @@ def check_device() -> Iterator[Check]:
 
 
 def check_slurm() -> Iterator[Check]:
-    from bench.executors.slurm import why_not_available
+    from bench.engine.executors.slurm import why_not_available
 
     reason = why_not_available()
     if reason is None:
@@ -128,7 +128,7 @@ def check_data(sources: Sources) -> Iterator[Check]:
 
 
 def check_weights(sources: Sources) -> Iterator[Check]:
-    from bench.weights import find_weights
+    from bench.models.weights import find_weights
 
     for name in MODELS:
         try:
@@ -165,7 +165,7 @@ def check_folders(store: Path, results: Path) -> Iterator[Check]:
 
 
 def check_git() -> Iterator[Check]:
-    from bench.provenance import code_state
+    from bench.engine.provenance import code_state
 
     commit = code_state()["commit"]
     if commit:
@@ -183,7 +183,7 @@ def examine(arguments: argparse.Namespace) -> Iterator[Check]:
     yield from check_folders(arguments.store, arguments.results)
     if any(check.state == "stop" for check in packages):
         return
-    from bench.options import sources_of  # needs the packages
+    from bench.cli.options import sources_of  # needs the packages
 
     sources = sources_of(arguments)
     yield from check_device()

@@ -15,19 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import devices, executors, pipelines, plan, reports, survey, tables
-from bench.causes import is_a
+from bench import experiments, publish
+from bench.cli import status
+from bench.cli.options import parse, sources_of
+from bench.cli.progress import Board, View, make_view
+from bench.engine import devices, executors, plan
+from bench.engine.executors.protocol import BLOCKED, FAILED, Context, Executor
+from bench.engine.failures import is_a
+from bench.engine.plan import CellTasks
+from bench.engine.signals import STOPPED, Stopper
+from bench.engine.states import Estimates, State, survey, to_do
+from bench.engine.store import Store, probe_writable
+from bench.engine.task import Sources, Task
 from bench.errors import BenchError, StoreError
-from bench.executors.protocol import BLOCKED, FAILED, Context, Executor
 from bench.grid import DEFAULT_SCALE, PAPER_SCALE, Grid, load
-from bench.options import parse, sources_of
-from bench.plan import CellTasks
-from bench.progress import Board, View, make_view
-from bench.signals import STOPPED, Stopper
-from bench.store import Store, probe_writable
-from bench.survey import Estimates, State
-from bench.task import Sources, Task
-from bench.wording import estimate, one_line, plural
+from bench.text import estimate, one_line, plural
 
 Cells = list[CellTasks]
 OK, FAILURES, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -43,7 +45,7 @@ class Suite:
     kinds: Mapping[str, Any] | None = None  # None: bench.tasks.KINDS
 
 
-PAPER_SUITE = Suite(pipelines.build, tables.render)  # this project's own
+PAPER_SUITE = Suite(experiments.build, publish.render)  # this project's own
 
 
 def main(arguments: Sequence[str] | None = None, suite: Suite | None = None) -> int:
@@ -79,7 +81,7 @@ class Sweep:
         cells = self._build(sources)
         whole = plan.make_plan(cells)
         self.plan = plan.only(whole, options.only) if options.only else whole
-        states = survey.survey(self.plan, self.store)
+        states = survey(self.plan, self.store)
         if options.dry_run or options.status:
             return self._show(states)
         if options.cancel:
@@ -88,16 +90,16 @@ class Sweep:
         check_results(options.results)
         if options.retry_failed:
             states = self._forget_failed(states)
-        for line in reports.damages(self.plan, states):
+        for line in status.damages(self.plan, states):
             self._say(line)
         board = None
         stopped = ""
         began = time.monotonic()
-        if survey.to_do(self.plan, states):
+        if to_do(self.plan, states):
             board, stopped = self._carry_out(states, sources)
             if options.detach and not stopped:
                 return OK
-            states = survey.survey(self.plan, self.store)
+            states = survey(self.plan, self.store)
         return self._conclude(cells, states, board, time.monotonic() - began, stopped)
 
     # ---- the three ways to look and not run
@@ -108,8 +110,8 @@ class Sweep:
         workers = executors.workers(name, self.options.jobs, self.options.device)
         if self.options.dry_run:
             self._say(f"executor: {name} ({why})")
-        print(reports.overview(self.plan, states, self._estimates(states, self._on_gpu(name)), workers))
-        more = reports.status if self.options.status else reports.details
+        print(status.overview(self.plan, states, self._estimates(states, self._on_gpu(name)), workers))
+        more = status.listing if self.options.status else status.details
         text = more(self.plan, states, self.store)
         if text:
             print(text)
@@ -121,7 +123,7 @@ class Sweep:
         queued = executors.queued(self.store, self.plan.tasks)
         name = "slurm" if queued else self._executor_name()[0]
         executor = executors.make(name, self._context(sources, "cpu"))
-        print(executor.cancel(survey.to_do(self.plan, states)))
+        print(executor.cancel(to_do(self.plan, states)))
         executor.close()
         return OK
 
@@ -133,7 +135,7 @@ class Sweep:
         name, why = self._executor_name()
         on_gpu = self._on_gpu(name)
         estimates = self._estimates(states, on_gpu)
-        todo = survey.to_do(self.plan, states)
+        todo = to_do(self.plan, states)
         workers = executors.workers(name, options.jobs, options.device)
         time_needed = estimate(*estimates.total(todo, workers))
         if self.scale == PAPER_SCALE and not on_gpu and not options.allow_cpu:
@@ -182,15 +184,15 @@ class Sweep:
         table = self._render(cells)
         if not self.options.quiet and not stopped:
             print(f"\n{table.read_text(encoding='utf-8')}")
-        problems = reports.causes(self.plan, states, self.store)
+        problems = status.causes(self.plan, states, self.store)
         for line in problems:
             print(line, file=sys.stderr)
-        self._say(reports.summary(self.plan, states, board.made if board else 0, seconds))
+        self._say(status.summary(self.plan, states, board.made if board else 0, seconds))
         self._say(f"table: {table}")
         if stopped:
             print(stopped, file=sys.stderr)
             return INTERRUPTED
-        left = survey.to_do(self.plan, states)
+        left = to_do(self.plan, states)
         if left:
             text = f"{plural(len(left), 'task')} left undone (cancelled?); the same command runs them"
             print(text, file=sys.stderr)
@@ -255,7 +257,7 @@ class Sweep:
             self.store.forget(task)
         if failed:
             self._say(f"{plural(len(failed), 'failed task')} will be tried again")
-        return survey.survey(self.plan, self.store)
+        return survey(self.plan, self.store)
 
     def _say(self, line: str) -> None:
         if not self.options.quiet:

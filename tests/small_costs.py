@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import smi
 from bench import grid
-from bench.measure import Request
 from bench.models import ARCHITECTURES
+from bench.tasks.measurement.measure import Request
 
 GRID = """
 name: tiny

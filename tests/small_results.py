@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from bench import sweep
-from bench.provenance import ROOT
+from bench.engine.provenance import ROOT
 
 ITERATIONS, STOPS = 20, [4, 8, 12, 16]
 METHODS = {

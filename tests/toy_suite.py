@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.atomic import json_bytes, write_bytes, write_text
+from bench.engine.atomic import json_bytes, write_bytes, write_text
+from bench.engine.plan import CellTasks
+from bench.engine.store import Store
+from bench.engine.task import Job, Sources, Task
 from bench.grid import Grid
-from bench.plan import CellTasks
-from bench.store import Store
 from bench.sweep import Suite, main
-from bench.task import Job, Sources, Task
 
 GRID = """\
 name: toy

@@ -23,9 +23,9 @@ from bench.datasets.digits import Digits
 from bench.datasets.flowers102 import Flowers102
 from bench.datasets.folder import Folder
 from bench.datasets.imagenet import ImageNet
+from bench.engine.provenance import cpu_count
+from bench.engine.task import Sources, canonical_json
 from bench.errors import BenchError, MissingData
-from bench.provenance import cpu_count
-from bench.task import Sources, canonical_json
 
 HELD_BYTES = 2**30  # splits that fit into so much memory are decoded once a process
 HELD_SPLITS = 3  # so many of them

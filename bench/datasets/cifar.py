@@ -15,8 +15,8 @@ from torch.utils.data import Dataset as TorchDataset
 from bench.datasets.folder import Folder
 from bench.datasets.pictures import FINGERPRINT_LENGTH, Pictures, allow_settings, fit_transform, held_out
 from bench.datasets.places import find_folder
+from bench.engine.task import Sources
 from bench.errors import BenchError
-from bench.task import Sources
 
 
 class Cifar:

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import TensorDataset
 
 from bench.datasets.pictures import FINGERPRINT_LENGTH, allow_settings
+from bench.engine.task import Sources
 from bench.errors import BenchError
-from bench.task import Sources
 
 
 class Digits:

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from bench.datasets.pictures import FINGERPRINT_LENGTH, PictureFolder, allow_settings, fit_transform
 from bench.datasets.places import find_folder
+from bench.engine.task import Sources
 from bench.errors import BenchError
-from bench.task import Sources
 
 
 class Flowers102:

@@ -19,8 +19,8 @@ from bench.datasets.pictures import (
     held_out,
 )
 from bench.datasets.places import find_folder
+from bench.engine.task import Sources
 from bench.errors import BenchError
-from bench.task import Sources
 
 
 class Folder:

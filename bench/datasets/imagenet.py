@@ -18,8 +18,8 @@ from bench.datasets.pictures import (
     allow_settings,
     fit_transform,
 )
+from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData
-from bench.task import Sources
 
 
 class ImageNet:

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.engine.task import Sources
 from bench.errors import MissingData
-from bench.task import Sources
 
 NOT_FETCHED = "not fetched"  # of a data set that could be, where fetching is not wanted
 FETCH_SECONDS = 30  # without a byte, until a download is given up

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.task import Job
+from bench.engine.task import Job
 from bench.tasks import cost, evaluate, images, quantize, teacher, threads, transfer
 
 

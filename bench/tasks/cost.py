@@ -1,8 +1,8 @@
-"""Kind "cost": what an iteration costs, of an inversion and of the published way beside it (bench/measure.py).
+"""Kind "cost": what an iteration costs, of an inversion and of the published way beside it (measurement/measure.py).
 
 settings: model (bench.models.describe without weights: random ones do), resolution, recipe (smi.Recipe as JSON),
-stopping ({"at", "drop"} or None), batch, precision, beside (further engines, see bench.measure), repetitions, warmup;
-engine (of bench.measure.MODES; absent: eager).
+stopping ({"at", "drop"} or None), batch, precision, beside (further engines, see measurement/measure.py), repetitions,
+warmup; engine (of measurement.measure.MODES; absent: eager).
 Every measurement is a process of its own, and on one machine no two measure at a time.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 
 import smi
 from bench import models
-from bench.measuring import measured
-from bench.task import Job
+from bench.engine.task import Job
+from bench.tasks.measurement.process import measured
 
 POLL_SECONDS = 0.5
 
@@ -29,10 +29,10 @@ POLL_SECONDS = 0.5
 def run(job: Job) -> dict[str, Any]:
     """Metrics, all of the last stage unless said otherwise: engines {name: {median, least, most (seconds of an
     iteration), repetitions, iterations_per_second, images_per_second, memory (of smi and reference)}}; parts (seconds
-    of an iteration, see bench.measure); matmul_gmacs_per_second (of a plain product on the same device, in the same
-    process); stages, and average_iterations_per_second of a whole run (eager only: other engines would be built anew
-    for each stage); FLOPs in both conventions; threads; load (the machine's load average over the last minute, this
-    measurement included)."""
+    of an iteration, see measurement/measure.py); matmul_gmacs_per_second (of a plain product on the same device, in
+    the same process); stages, and average_iterations_per_second of a whole run (eager only: other engines would be
+    built anew for each stage); FLOPs in both conventions; threads; load (the machine's load average over the last
+    minute, this measurement included)."""
     settings = job.task.settings
     stages = _stages(settings)
     kept = stages[-1]["patches"] if settings["stopping"] else None

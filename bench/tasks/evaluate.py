@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import models
 from bench.datasets import open_split
-from bench.task import Job
+from bench.engine.task import Job
 from bench.tasks.scoring import top1
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import smi
 from bench import models
 from bench.datasets import open_split
-from bench.task import Job
+from bench.engine.task import Job
 from smi.vit import adapt, normalisation
 
 FILE = "images.safetensors"

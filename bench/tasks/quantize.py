@@ -11,7 +11,7 @@ from typing import Any
 import smi
 from bench import models
 from bench.datasets import open_split
-from bench.task import Job, canonical_json
+from bench.engine.task import Job, canonical_json
 from bench.tasks.images import FILE
 from bench.tasks.scoring import compare
 

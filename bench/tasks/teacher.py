@@ -1,8 +1,8 @@
-"""Kind "teacher": a model with its weights, trained here or pretrained, as artifact (bench/models.py).
+"""Kind "teacher": a model with its weights, trained here or pretrained, as artifact (bench/models/__init__.py).
 
 settings: model (bench.models.describe), seed, and for a model that is trained here: dataset, train and validation
-(bench.datasets.fingerprint), and training (bench.training.expand) or, for a pretrained model, fine_tuning
-(bench.fine_tuning.expand).
+(bench.datasets.fingerprint), and training (bench.models.training.expand) or, for a pretrained model, fine_tuning
+(bench.models.fine_tuning.expand).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from bench import fine_tuning, models, training
+from bench import models
 from bench.datasets import in_memory, open_split
-from bench.task import Job
+from bench.engine.task import Job
+from bench.models import fine_tuning, training
 from bench.tasks.scoring import top1
 from smi.vit import normalisation
 

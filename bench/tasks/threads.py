@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from bench.task import Task
+from bench.engine.task import Task
 
 
 @contextmanager

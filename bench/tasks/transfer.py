@@ -17,7 +17,7 @@ from torch import nn
 import smi
 from bench import models
 from bench.datasets import open_split
-from bench.task import Job
+from bench.engine.task import Job
 from bench.tasks.images import FILE
 from bench.tasks.scoring import top1
 from smi.inversion import derived_seed

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import small_results
 
-from bench.figures.__main__ import main as draw
-from bench.provenance import ROOT
-from bench.report.__main__ import main as report
+from bench.engine.provenance import ROOT
+from bench.publish.figures.__main__ import main as draw
+from bench.publish.report.__main__ import main as report
 
 COMMITTED = ROOT / "results" / "digits"
 WIDE = (
@@ -73,6 +73,6 @@ def test_a_fresh_report_opens_whole(browser, fresh):
 def test_the_committed_report_opens_whole_and_is_small(browser):
     page = COMMITTED / "report.html"
     if not page.exists():
-        pytest.fail(f"{page} is not there; make it: python -m bench.report", pytrace=False)
+        pytest.fail(f"{page} is not there; make it: python -m bench report", pytrace=False)
     check(browser, page)
     assert page.stat().st_size < 2_000_000

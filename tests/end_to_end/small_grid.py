@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from bench import grid_file
+from bench.grid import yaml_file
 from bench.sweep import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ class SmallGrid:
 
     def change(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Write the grid anew, its scales changed."""
-        grid = grid_file.read(self.grid).value
+        grid = yaml_file.read(self.grid).value
         change(grid["scales"])
         self.grid.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
 

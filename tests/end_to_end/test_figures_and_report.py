@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from bench import sweep
-from bench.figures.__main__ import main as draw
-from bench.report.__main__ import main as report
+from bench.publish.figures.__main__ import main as draw
+from bench.publish.report.__main__ import main as report
 
 pytestmark = pytest.mark.slow
 PICTURES = {"inversion.gif", "trajectory.png", "importance.png", "classes.png", "patch_sizes.png"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.store import Store
+from bench.engine.store import Store
 from bench.sweep import main
 from bench.tasks import KINDS
 

@@ -76,7 +76,7 @@ def test_only_runs_what_it_names_and_what_that_needs(command, toy):
 
 
 def test_the_papers_scale_wants_a_gpu_or_leave(command, monkeypatch):
-    monkeypatch.setattr("bench.devices.gpu_count", lambda: 0)
+    monkeypatch.setattr("bench.engine.devices.gpu_count", lambda: 0)
     monkeypatch.setenv("PATH", "")
     code, _, error = command("--scale", "paper")
     assert code == 2 and "--allow-cpu" in error and "about 1 h" in error
@@ -158,7 +158,7 @@ def test_told_to_stop_a_sweep_saves_its_state_and_goes_on_later(tmp_path, option
 
 def test_of_a_long_plan_status_lists_what_needs_a_look(command, monkeypatch):
     assert len(re.findall("to do +- +-$", command("--status")[1], re.MULTILINE)) == 14
-    monkeypatch.setattr("bench.reports.LISTED", 13)
+    monkeypatch.setattr("bench.cli.status.LISTED", 13)
     lines = command("--status")[1].splitlines()
     assert lines[-1] == "and 14 tasks more; --only PATTERN lists those that fit"
 

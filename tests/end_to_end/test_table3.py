@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from small_grid import REPOSITORY, TINY, SmallGrid, cut_off_the_network, save_weights
 
-from bench.tables.__main__ import main as make_tables
+from bench.publish.__main__ import main as make_tables
 
 CLASSES = ("n01440764", "n01443537", "n02110185", "n03888257")
 

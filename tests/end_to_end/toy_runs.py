@@ -9,10 +9,10 @@ from pathlib import Path
 
 import toy_suite
 
+from bench.engine.plan import Plan, make_plan
+from bench.engine.store import Store
+from bench.engine.task import Sources
 from bench.grid import load
-from bench.plan import Plan, make_plan
-from bench.store import Store
-from bench.task import Sources
 
 SCRIPT = toy_suite.__file__
 SMALL = toy_suite.GRID.replace("milliseconds: 20", "milliseconds: 8").replace("seed: [0, 1]", "seed: [0]", 1)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from bench.engine.plan import make_plan
+from bench.engine.task import Sources
+from bench.experiments import build
 from bench.grid import load
-from bench.pipelines import build
-from bench.plan import make_plan
-from bench.task import Sources
 
 FROZEN = {  # label -> (version of the kind, key)
     "teacher digits_vit": (1, "7fd16c6c6c8d6753"),

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.atomic import write_json, write_text
+from bench.engine.atomic import write_json, write_text
+from bench.engine.plan import CellTasks
+from bench.engine.store import Store
+from bench.engine.task import Job, Sources, Task
 from bench.grid import Grid
-from bench.plan import CellTasks
-from bench.store import Store
 from bench.sweep import Suite, main
-from bench.task import Job, Sources, Task
 
 TRACE = "COUNTING_TRACE"  # environment variable: file that gets a line for each start and end of a task
 SAVE_STEPS = 5  # steps between two periodic checkpoints

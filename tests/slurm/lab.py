@@ -14,7 +14,7 @@ import safetensors.numpy
 import yaml
 from counting import TRACE, read_trace
 
-from bench.store import Store
+from bench.engine.store import Store
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent

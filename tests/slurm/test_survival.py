@@ -16,7 +16,7 @@ from cluster import CPUS, Cluster
 from counting import SAVE_STEPS, expected
 from lab import PAPER, ROOT, Lab, until
 
-from bench.store import Store
+from bench.engine.store import Store
 
 LONG = {"first": {"steps": 100, "seconds": 0.1}}
 

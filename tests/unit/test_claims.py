@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from bench.store import holders
-from bench.store.claims import Claims
-from bench.store.holders import Holder, myself
+from bench.engine.store import holders
+from bench.engine.store.claims import Claims
+from bench.engine.store.holders import Holder, myself
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_takeover_that_was_killed_half_way_does_not_block(claims):
 RACER = """
 import sys
 from pathlib import Path
-from bench.store.claims import Claims
+from bench.engine.store.claims import Claims
 claims = Claims(Path(sys.argv[1]) / "claims", Path(sys.argv[1]) / "tmp")
 print("ready", flush=True)
 sys.stdin.readline()

@@ -6,14 +6,16 @@ import pytest
 from small_costs import GRID, load, request_of
 
 import smi
-from bench import grid, pipelines, tables
+from bench import experiments, grid, publish
+from bench.engine.store import Store
+from bench.engine.task import Sources
+from bench.engine.worker import run_task
 from bench.errors import BenchError
-from bench.measure import measure
-from bench.store import Store
-from bench.tables import goals
-from bench.tables.cost import slug
-from bench.task import Sources
-from bench.worker import run_task
+from bench.experiments.cost import goals
+from bench.experiments.cost import table as cost_table
+from bench.experiments.cost.table import slug
+from bench.publish import manifest
+from bench.tasks.measurement.measure import measure
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -63,8 +65,8 @@ def test_cuda_graphs_are_not_measured_on_a_cpu():
 def test_an_eager_cell_is_the_task_that_it_was_before_engines(tmp_path):
     """Costs are looked up by their settings, so these gain a key only where the engine is another."""
     with_engines = GRID.replace("precision: [fp32]", "precision: [fp32]\n      engine: [eager, compile]")
-    before = pipelines.build(load(tmp_path), "digits", Sources())
-    after = pipelines.build(load(tmp_path, with_engines), "digits", Sources())
+    before = experiments.build(load(tmp_path), "digits", Sources())
+    after = experiments.build(load(tmp_path, with_engines), "digits", Sources())
     eager, compiled = (
         [cell for cell in after if cell.cell["engine"] == name] for name in ("eager", "compile")
     )
@@ -125,7 +127,7 @@ def test_goals_of_a_gpu_are_held_against_its_measurements():
 def test_cells_become_tasks_records_and_pages(tmp_path):
     loaded, store = load(tmp_path), Store(tmp_path / "runs")
     store.prepare()
-    cells = pipelines.build(loaded, "digits", Sources())
+    cells = experiments.build(loaded, "digits", Sources())
     for cell in cells:
         assert run_task(store, cell.tasks["cost"]).status == "done"
     sparse = store.record(cells[1].tasks["cost"])["metrics"]
@@ -139,7 +141,7 @@ def test_cells_become_tasks_records_and_pages(tmp_path):
     assert sparse["paper_gflops"] == pytest.approx(128 * sparse["paper_gflops_per_image"])
     assert "memory" in sparse["engines"]["reference"] and "memory" not in sparse["engines"]["reference_dense"]
 
-    page = tables.render(loaded, "digits", cells, store, tmp_path / "results", {"command": "x"})
+    page = publish.render(loaded, "digits", cells, store, tmp_path / "results", {"command": "x"})
     (own,) = (tmp_path / "results" / "cost").glob("*.md")
     assert own.name in page.read_text(encoding="utf-8")
     text = own.read_text(encoding="utf-8")
@@ -152,8 +154,8 @@ def test_cells_become_tasks_records_and_pages(tmp_path):
     )
     record = tmp_path / "results" / "digits" / "records" / f"{sheet['records'][0]}.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"device": "Another (R) Device"}))
-    (again,) = tables.published.sheets(tmp_path / "results")
-    assert sorted(path.name for path in tables.cost.pages(again)) == sorted(["another-device.md", own.name])
+    (again,) = manifest.sheets(tmp_path / "results")
+    assert sorted(path.name for path in cost_table.pages(again)) == sorted(["another-device.md", own.name])
 
 
 @pytest.mark.parametrize(
@@ -175,19 +177,19 @@ def test_cells_become_tasks_records_and_pages(tmp_path):
 def test_bad_grids_are_refused(tmp_path, old, new, message):
     assert old in GRID
     with pytest.raises(BenchError, match=r"^[^\n]+$") as caught:
-        pipelines.build(load(tmp_path, GRID.replace(old, new)), "digits", Sources())
+        experiments.build(load(tmp_path, GRID.replace(old, new)), "digits", Sources())
     assert message in str(caught.value)
 
 
 def test_table1_has_the_papers_flops_to_the_last_digit(tmp_path):
     loaded = grid.load("experiments/table1.yaml")
-    cells = pipelines.build(loaded, "digits", Sources())
+    cells = experiments.build(loaded, "digits", Sources())
     assert [(cell.cell["model"], cell.cell["resolution"]) for cell in cells] == [
         ("resnet18", 32),
         ("resnet18", 224),
         ("deit_base_patch16_224", 224),
     ]
-    page = tables.render(
+    page = publish.render(
         loaded, "digits", cells, Store(tmp_path / "runs"), tmp_path / "results", {"command": "x"}
     )
     text = page.read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from bench.datasets import batches, fingerprint, open_dataset, open_split
+from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData
-from bench.task import Sources
 
 DIGITS_CONFIG = {"input_size": (1, 32, 32)}
 CONFIG = {"input_size": (3, 32, 32), "interpolation": "bicubic"}

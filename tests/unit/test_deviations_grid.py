@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import pipelines
+from bench import experiments
+from bench.engine.plan import make_plan
+from bench.engine.task import Sources
 from bench.errors import BenchError
+from bench.experiments.deviations import plan as pipeline
+from bench.experiments.deviations import table
 from bench.grid import load
-from bench.pipelines import deviations as pipeline
-from bench.plan import make_plan
-from bench.tables import deviations as table
-from bench.tables.published import Sheet
-from bench.task import Sources
+from bench.publish.manifest import Sheet
 from smi.deviations import OF_CALIBRATION, OF_INVERSION
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -53,7 +53,7 @@ def test_a_switch_changes_the_tasks_it_belongs_to_and_no_others(cells):
 
 
 def test_the_first_row_is_table3s_and_computed_once(cells):
-    table3 = pipelines.build(load(EXPERIMENTS / "table3.yaml"), "digits", Sources())
+    table3 = experiments.build(load(EXPERIMENTS / "table3.yaml"), "digits", Sources())
     ours, theirs = tasks_of(cells), tasks_of(table3)
     for bits in ("W4/A8", "W8/A8"):
         for seed in (0, 1, 2):
@@ -90,7 +90,7 @@ def test_other_experiments_know_no_deviations(tmp_path):
     path = tmp_path / "table3.yaml"
     path.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
     with pytest.raises(BenchError, match="unknown key 'deviations'"):
-        pipelines.build(load(path), "digits", Sources())
+        experiments.build(load(path), "digits", Sources())
 
 
 def made_up_sheet() -> Sheet:
@@ -133,6 +133,8 @@ def made_up_sheet() -> Sheet:
         title="Deviations",
         experiment="deviations",
         scale="digits",
+        table="ablation_deviations",
+        about={},
         command="python -m bench.sweep",
         methods={name: {"title": name} for name in figures},
         settings={},

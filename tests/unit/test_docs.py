@@ -45,7 +45,7 @@ def files() -> list[Path]:
             for name in inside
             if name not in SKIPPED and not name.endswith(".egg-info") and (name[0] != "." or name == ".ci")
         ]
-        found += [Path(folder) / name for name in names if Path(name).suffix in TEXT]
+        found += [Path(folder) / name for name in names if Path(name).suffix in TEXT and name != ".git"]
     return sorted(found)
 
 

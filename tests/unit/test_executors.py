@@ -9,14 +9,14 @@ import time
 import pytest
 import toy_suite
 
-from bench import executors
+from bench.engine import executors
+from bench.engine.executors import local
+from bench.engine.executors.local import LocalExecutor
+from bench.engine.executors.protocol import DONE, RUNNING, Context, Update
+from bench.engine.executors.serial import SerialExecutor
+from bench.engine.store import Store
+from bench.engine.task import Sources, Task
 from bench.errors import BenchError
-from bench.executors import local
-from bench.executors.local import LocalExecutor
-from bench.executors.protocol import DONE, RUNNING, Context, Update
-from bench.executors.serial import SerialExecutor
-from bench.store import Store
-from bench.task import Sources, Task
 
 KINDS = {**toy_suite.KINDS, "where": toy_suite.ToyKind(1, toy_suite.where)}
 
@@ -69,9 +69,9 @@ def test_slurm_asked_for_and_not_there_is_one_line(monkeypatch):
 
 
 def test_each_worker_has_a_gpu_and_its_share_of_the_threads(context, monkeypatch):
-    monkeypatch.setattr("bench.devices.gpu_count", lambda: 2)
+    monkeypatch.setattr("bench.engine.devices.gpu_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("bench.executors.local.cpu_count", lambda: 6)
+    monkeypatch.setattr("bench.engine.executors.local.cpu_count", lambda: 6)
     tasks = [Task("where", {"n": n}) for n in range(4)]
     pool = LocalExecutor(context(device="cuda"))
     see_through(pool, tasks)
@@ -84,7 +84,7 @@ def test_each_worker_has_a_gpu_and_its_share_of_the_threads(context, monkeypatch
 
 def test_every_instance_of_a_shared_gpu_has_its_worker(monkeypatch):
     """A process counts one instance, however many are named."""
-    monkeypatch.setattr("bench.devices.gpu_count", lambda: 1)
+    monkeypatch.setattr("bench.engine.devices.gpu_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
     assert local._gpus("cuda") == ["MIG-a", "MIG-b"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,7")
@@ -92,7 +92,7 @@ def test_every_instance_of_a_shared_gpu_has_its_worker(monkeypatch):
 
 
 def test_gpus_hidden_by_the_user_stay_hidden(context, monkeypatch):
-    monkeypatch.setattr("bench.devices.gpu_count", lambda: 2)
+    monkeypatch.setattr("bench.engine.devices.gpu_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,99")  # torch sees two
     tasks = [Task("where", {"n": n}) for n in range(2)]
     see_through(LocalExecutor(context(device="cuda")), tasks)

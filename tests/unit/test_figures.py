@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from bench.arguments import exit_code
-from bench.figures import FIGURES, files, style
-from bench.figures.__main__ import main
-from bench.figures.cost import shares
-from bench.figures.kinds import Animation, Still
-from bench.figures.loss import WINDOW, elapsed, running_mean
-from bench.figures.material import Row
+from bench.cli.arguments import exit_code
+from bench.experiments.cost.figure import shares
+from bench.experiments.gallery.loss import WINDOW, elapsed, running_mean
+from bench.publish.figures import all_figures, files, style
+from bench.publish.figures.__main__ import main
+from bench.publish.figures.kinds import Animation, Still
+from bench.publish.figures.material import Row
 
 
 def test_figures_have_names_of_their_own():
-    names = [figure.name for figure in FIGURES]
+    names = [figure.name for figure in all_figures()]
     assert len(set(names)) == len(names)
-    assert all(figure.grids and figure.title for figure in FIGURES)
+    assert all(figure.grids and figure.title for figure in all_figures())
 
 
 @settings(deadline=None, max_examples=30)

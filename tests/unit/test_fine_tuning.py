@@ -5,8 +5,8 @@ import torch
 from torch.utils.data import Dataset
 
 import smi
-from bench import fine_tuning
 from bench.errors import BenchError
+from bench.models import fine_tuning
 from bench.tasks.scoring import top1
 
 

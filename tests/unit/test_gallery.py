@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import pipelines
+from bench import experiments
+from bench.engine.plan import make_plan
+from bench.engine.provenance import ROOT
+from bench.engine.task import Sources
 from bench.errors import BenchError
 from bench.grid import load
-from bench.plan import make_plan
-from bench.provenance import ROOT
-from bench.task import Sources
 
-EXPERIMENTS = ROOT / "experiments"
+GRIDS = ROOT / "experiments"
 
 
 def tasks(name: str, kind: str) -> set[str]:
     """Names of a grid's tasks of a kind at the digits scale."""
-    cells = pipelines.build(load(EXPERIMENTS / f"{name}.yaml"), "digits", Sources())
+    cells = experiments.build(load(GRIDS / f"{name}.yaml"), "digits", Sources())
     return {task.name for task in make_plan(cells).tasks if task.kind == kind}
 
 
@@ -33,9 +33,9 @@ def test_figures_share_teacher_and_real_images_with_table3_and_so_does_the_ablat
 
 
 def test_inversions_keep_start_stops_and_end_whatever_is_asked_for():
-    grid = load(EXPERIMENTS / "figures.yaml")
+    grid = load(GRIDS / "figures.yaml")
     spec = grid.scale("digits").settings
-    for entry in pipelines.build(grid, "digits", Sources()):
+    for entry in experiments.build(grid, "digits", Sources()):
         settings = entry.tasks["images"].settings
         if settings["source"] == "inversion":
             assert settings["targets"] == spec["targets"] and settings["count"] == len(spec["targets"])
@@ -57,12 +57,12 @@ def test_inversions_keep_start_stops_and_end_whatever_is_asked_for():
     ],
 )
 def test_bad_settings_name_the_line_and_what_is_allowed(tmp_path: Path, change, said):
-    grid = yaml.safe_load((EXPERIMENTS / "figures.yaml").read_text(encoding="utf-8"))
+    grid = yaml.safe_load((GRIDS / "figures.yaml").read_text(encoding="utf-8"))
     settings = grid["scales"]["digits"]["settings"] | change
     grid["scales"] = {"digits": grid["scales"]["digits"] | {"settings": settings}}
     path = tmp_path / "figures.yaml"
     path.write_text(yaml.safe_dump(grid), encoding="utf-8")
     with pytest.raises(BenchError) as error:
-        pipelines.build(load(path), "digits", Sources())
+        experiments.build(load(path), "digits", Sources())
     assert said in str(error.value) and f"{path}, line " in str(error.value)
     assert "\n" not in str(error.value)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.tables import iterations
-from bench.tables.published import Sheet
+from bench.experiments.iterations import table as iterations
+from bench.publish.manifest import Sheet
 
 DONE = {
     "status": "done",
@@ -31,7 +31,8 @@ def sheet_of(errors: dict[int, list[float]]) -> Sheet:
             cell = {"model": "a_vit", "dataset": "d", "method": "m", "iterations": length, "bits": "W8/A8"}
             cells.append({"cell": {**cell, "seed": seed}, "tasks": names})
     return Sheet(
-        *("ablation_iterations", "Quality", "iterations", "cifar", "python -m bench.sweep"),
+        *("ablation_iterations", "Quality", "iterations", "cifar", "ablation_iterations", {}),
+        "python -m bench.sweep",
         *({"m": {"title": "Some method"}}, {}, {}, cells, records),
     )
 

@@ -13,18 +13,19 @@ import pytest
 from processes import children, descendants, lives
 from small_costs import GRID, load, request_of
 
-from bench import measuring, pipelines
+from bench import experiments
+from bench.engine.store import Store, is_full
+from bench.engine.task import Sources
+from bench.engine.worker import run_task
 from bench.errors import BenchError
-from bench.store import Store, is_full
-from bench.task import Sources
-from bench.worker import run_task
+from bench.tasks.measurement import process
 
 
 @pytest.mark.slow
 def test_a_measuring_process_that_fails_says_why(tmp_path):
     store = Store(tmp_path / "runs")
     store.prepare()
-    task = pipelines.build(load(tmp_path), "digits", Sources())[0].tasks["cost"]
+    task = experiments.build(load(tmp_path), "digits", Sources())[0].tasks["cost"]
     recipe = {**task.settings["recipe"], "learning_rate": -1.0}
     task = replace(task, settings={**task.settings, "recipe": recipe})
     outcome = run_task(store, task)
@@ -40,7 +41,7 @@ def test_a_measuring_process_that_fails_says_why(tmp_path):
 def test_a_stopped_measurement_leaves_no_process_and_no_record(tmp_path):
     store = Store(tmp_path / "runs")
     store.prepare()
-    task = pipelines.build(load(tmp_path), "digits", Sources())[0].tasks["cost"]
+    task = experiments.build(load(tmp_path), "digits", Sources())[0].tasks["cost"]
     task = replace(task, settings={**task.settings, "repetitions": 10**6, "warmup": 10**6})
     questions = itertools.count()
     outcome = run_task(store, task, should_stop=lambda: next(questions) > 8)  # four seconds on
@@ -97,14 +98,14 @@ def test_a_fork_goes_with_what_it_was_forked_from():
     killed = []
 
     def should_stop() -> bool:
-        server = measuring._server.pid
+        server = process._server.pid
         if not killed and descendants(server):
             killed.extend(descendants(server))
             os.kill(server, signal.SIGKILL)
         return False
 
     with pytest.raises(BenchError, match="the measuring process ended by SIGKILL"):
-        measuring.measured(asdict(request_of(repetitions=10**6, warmup=10**6)), should_stop)
+        process.measured(asdict(request_of(repetitions=10**6, warmup=10**6)), should_stop)
     wait_for_the_end_of(killed)
     assert killed and not any(lives(process) for process in killed)
 
@@ -137,7 +138,7 @@ def test_what_a_measuring_process_says_before_it_fails_is_not_why(monkeypatch, l
         Path(order["said"]).write_text(f"{warned}\n{traceback}\n", encoding="utf-8")
         return 1
 
-    monkeypatch.setattr(measuring, "_ask", fails)
+    monkeypatch.setattr(process, "_ask", fails)
     with pytest.raises(kind, match="ended with exit code 1: ") as caught:
-        measuring.measured({}, lambda: False)
+        process.measured({}, lambda: False)
     assert str(caught.value.__cause__) == traceback and not is_full(caught.value)

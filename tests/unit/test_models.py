@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 import smi
-from bench import models, weights
+from bench import models
+from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData
-from bench.task import Sources
+from bench.models import weights
 
 TINY = "deit_tiny_patch16_224"
 

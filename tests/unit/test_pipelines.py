@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import pipelines
+from bench import experiments
+from bench.engine.plan import make_plan
+from bench.engine.task import Sources
 from bench.errors import BenchError
 from bench.grid import load
-from bench.plan import make_plan
-from bench.task import Sources
 from smi.errors import SmiError
 
 TABLE3 = Path(__file__).parents[2] / "experiments" / "table3.yaml"
@@ -25,7 +25,7 @@ def table3(tmp_path):
         change(grid)
         path = tmp_path / "table3.yaml"
         path.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
-        return pipelines.build(load(path), scale, sources or Sources())
+        return experiments.build(load(path), scale, sources or Sources())
 
     return build
 
@@ -143,7 +143,7 @@ def test_the_paper_scale_says_what_is_missing(table3, tmp_path):
 
 def test_every_length_is_an_inversion_of_its_own():
     grid = load(TABLE3.with_name("ablation_iterations.yaml"))
-    cells = pipelines.build(grid, "digits", Sources())
+    cells = experiments.build(grid, "digits", Sources())
     for cell in cells:
         settings = cell.tasks["images"].settings
         length, stopping = cell.cell["iterations"], settings["stopping"]

@@ -2,9 +2,9 @@
 
 import pytest
 
+from bench.engine.plan import CellTasks, make_plan, only
+from bench.engine.task import Task
 from bench.errors import BenchError
-from bench.plan import CellTasks, make_plan, only
-from bench.task import Task
 
 
 def cells(models: int = 2, methods: int = 2, bits: int = 2, seeds: int = 2) -> list[CellTasks]:

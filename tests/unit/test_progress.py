@@ -6,14 +6,14 @@ import io
 
 import pytest
 
-from bench.executors.protocol import BLOCKED, DONE, FAILED, HELD, RUNNING, WAITING, Update
+from bench.cli.progress import Board, LiveView, PlainView, make_view
+from bench.engine.executors.protocol import BLOCKED, DONE, FAILED, HELD, RUNNING, WAITING, Update
+from bench.engine.plan import CellTasks, make_plan
+from bench.engine.states import Estimates, State
+from bench.engine.store import Store
+from bench.engine.task import Task
 from bench.grid import Expect
-from bench.plan import CellTasks, make_plan
-from bench.progress import Board, LiveView, PlainView, make_view
-from bench.store import Store
-from bench.survey import Estimates, State
-from bench.task import Task
-from bench.wording import duration, estimate
+from bench.text import duration, estimate
 
 TASKS = [Task("images", {"n": n}, label=f"images [bold]{n}") for n in range(3)]
 PLAN = make_plan(CellTasks({}, {"images": task}) for task in TASKS)

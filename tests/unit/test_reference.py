@@ -1,4 +1,4 @@
-"""The engine against the plain, published way (bench/reference.py): the same losses, gradients and steps."""
+"""The engine against the plain, published way (measurement/published_way.py): the same losses, gradients and steps."""
 
 import math
 from dataclasses import replace
@@ -9,8 +9,8 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 import smi
-from bench import reference
-from bench.measure import saved_bytes
+from bench.tasks.measurement import published_way
+from bench.tasks.measurement.measure import saved_bytes
 from smi.geometry import Jitter, PatchGrid, pixel_index, take_patches
 from smi.loop import Batch, Plan, iterate
 from smi.objectives import TERMS, Step
@@ -42,8 +42,8 @@ def batch_of(model, plan: Plan, size: int = 3, kept: int | None = None, dtype=to
     return batch
 
 
-def published(model, plan: Plan, batch: Batch) -> reference.PublishedInversion:
-    return reference.PublishedInversion(
+def published(model, plan: Plan, batch: Batch) -> published_way.PublishedInversion:
+    return published_way.PublishedInversion(
         model, plan.recipe, batch.image, batch.targets, batch.kept, batch.chance
     )
 
@@ -93,12 +93,12 @@ def test_the_reference_computes_weight_gradients_and_keeps_all_maps(tiny_vit):
 
 def test_published_formulations_of_the_terms():
     image = torch.randn(2, 3, 9, 7, dtype=torch.float64)
-    assert_close(reference.total_variation(image), tv_l2(image))
+    assert_close(published_way.total_variation(image), tv_l2(image))
     output = torch.randn(2, 12, 5, dtype=torch.float64)
-    assert_close(reference.similarity_entropy(output), similarity_entropy(output))
+    assert_close(published_way.similarity_entropy(output), similarity_entropy(output))
     step = Step(image=image, view=image, chance=0.25)
     target = (2500 + 0.25 * 500) * math.sqrt(image.numel() / (32 * 3 * 224 * 224))
-    assert_close(TERMS["tv_l2_target"](step), (reference.total_variation(image) - target).abs())
+    assert_close(TERMS["tv_l2_target"](step), (published_way.total_variation(image) - target).abs())
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from bench.arguments import exit_code
-from bench.report import build
-from bench.report.__main__ import main
+from bench.cli.arguments import exit_code
+from bench.publish.report import build
+from bench.publish.report.__main__ import main
 
 VOID = {"meta", "link", "img", "br", "hr"}
 TABLE = """# Table 3, digits scale
@@ -56,6 +57,28 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def publish_sheet(folder: Path, changed: dict) -> None:
+    """Beside the table, the sheet of its grid, nothing run."""
+    (folder / "records").mkdir()
+    sheet = {
+        "grid": "table3",
+        "title": "T",
+        "experiment": "quantization",
+        "scale": folder.name,
+        "table": "table3",
+    }
+    sheet |= {
+        "about": {},
+        "command": "c",
+        "methods": {},
+        "settings": {},
+        "paper": {},
+        "cells": [],
+        "records": [],
+    }
+    (folder / "records" / "table3.json").write_text(json.dumps(sheet | changed), encoding="utf-8")
+
+
 def test_markup_in_a_table_stays_text(folder):
     page = Balance(build(folder))
     names = [tag for tag, _ in page.tags]
@@ -78,6 +101,7 @@ def test_tables_lie_in_boxes_that_scroll_and_headings_go_down_one_step_at_a_time
 
 
 def test_the_page_says_its_scale_and_what_it_cannot_show(folder):
+    publish_sheet(folder, {"about": {"shows": "It neither confirms nor refutes the paper's figures."}})
     text = build(folder)
     assert "digits scale" in text and "neither confirms nor refutes" in text
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import provenance, slurm_tools
+from bench.engine import provenance, slurm_tools
+from bench.engine.executors.protocol import Context
+from bench.engine.executors.slurm import arrays, client, job
+from bench.engine.executors.slurm.client import Entry
+from bench.engine.executors.slurm.ledger import Ledger, Submission, entry_of, find_lost_ids, pack_sources
+from bench.engine.store import Store
+from bench.engine.task import Sources, Task
 from bench.errors import BenchError
-from bench.executors.protocol import Context
-from bench.executors.slurm import arrays, client, job
-from bench.executors.slurm.client import Entry
-from bench.executors.slurm.ledger import Ledger, Submission, entry_of, find_lost_ids, pack_sources
 from bench.grid import Resources
-from bench.store import Store
-from bench.task import Sources, Task
 
 ROOT = Task("teacher", {"epochs": 1})
 IMAGES = [Task("images", {"seed": seed}, {"teacher": ROOT}) for seed in range(5)]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import toy_suite
 
+from bench.engine.executors.protocol import BLOCKED, DONE, FAILED, HELD, STOPPED, WAITING
+from bench.engine.store import Store
+from bench.engine.task import Task
+from bench.engine.worker import run_task
 from bench.errors import StoreError
-from bench.executors.protocol import BLOCKED, DONE, FAILED, HELD, STOPPED, WAITING
-from bench.store import Store
-from bench.task import Task
-from bench.worker import run_task
 
 ROOT = Task("root", {"name": "root"}, label="the root")
 LEAF = Task("leaf", {"name": "leaf"}, {"root": ROOT}, label="the leaf")

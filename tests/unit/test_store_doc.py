@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
-from bench import causes
-from bench.store import FOLDERS, SCHEMA, Store
-from bench.task import Task
+from bench.engine import failures
+from bench.engine.store import FOLDERS, SCHEMA, Store
+from bench.engine.task import Task
+from bench.engine.worker import run_task
 from bench.tasks import KINDS
-from bench.worker import run_task
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_every_field_of_a_failed_record_is_documented(tmp_path):
 def test_schema_folders_and_causes_are_named():
     assert f"Schema {SCHEMA}." in TEXT
     assert all(f"`{folder}/" in TEXT for folder in FOLDERS)
-    named = (value for name, value in vars(causes).items() if name.isupper() and isinstance(value, str))
+    named = (value for name, value in vars(failures).items() if name.isupper() and isinstance(value, str))
     assert all(f"`{cause}`" in TEXT for cause in named)
 
 

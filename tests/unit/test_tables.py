@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import paper, tables
+from bench import publish
+from bench.engine.store import Store
 from bench.errors import BenchError
+from bench.experiments import paper
+from bench.experiments.quantization import table as quantization
 from bench.grid import load
-from bench.store import Store
-from bench.tables import published, quantization
-from bench.tables.__main__ import main
-from bench.tables.parts import difference, holes, mean_std, status
-from bench.tables.published import Sheet
+from bench.publish import manifest
+from bench.publish.__main__ import main
+from bench.publish.manifest import Sheet
+from bench.publish.parts import difference, holes, mean_std, status
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "table3.md"
 GRID = yaml.safe_load((Path(__file__).parents[2] / "experiments" / "table3.yaml").read_text(encoding="utf-8"))
@@ -89,6 +91,8 @@ def paper_sheet() -> Sheet:
         title=GRID["title"],
         experiment="quantization",
         scale="paper",
+        table="table3",
+        about=spec["about"],
         command="made up",
         methods=GRID["methods"],
         settings=spec["settings"],
@@ -153,7 +157,7 @@ def test_a_measured_cost_stands_where_it_was_measured():
         )
         for batch in (2, 128)
     }
-    lines = quantization.text(replace(paper_sheet(), costs=costs)).splitlines()
+    lines = quantization.text(replace(paper_sheet(), quoted=costs)).splitlines()
     sparse = next(line for line in lines if "DeepInversion (sparse)" in line)
     assert "| 21.50 (batch 128, Made-up Device)" in sparse and "| 400 (peak, batch 128)" in sparse
     for other in ("DeepInversion (dense)", "control: random selection"):
@@ -172,8 +176,8 @@ def test_costs_come_from_whatever_is_published_and_done(tmp_path):
     for sheet, place in ((cost_sheet, folder), (table3, tmp_path / "paper" / "records")):
         values = {name: value for name, value in vars(sheet).items() if name != "costs"}
         (place / f"{sheet.grid}.json").write_text(json.dumps({**values, "records": sorted(sheet.records)}))
-    found = {sheet.grid: sheet for sheet in published.sheets(tmp_path)}
-    assert found["cost"].costs == {} and found["table3"].costs == {"cost-a": costs["cost-a"]}
+    found = {sheet.grid: sheet for sheet in manifest.sheets(tmp_path)}
+    assert found["cost"].quoted == {} and found["table3"].quoted == {"cost-a": costs["cost-a"]}
 
 
 def test_a_table_is_written_however_damaged_another_is(tmp_path):
@@ -183,10 +187,10 @@ def test_a_table_is_written_however_damaged_another_is(tmp_path):
     (folder / "table3.json").write_text(json.dumps({**values, "records": []}))
     (tmp_path / "digits" / "records").mkdir(parents=True)
     (tmp_path / "digits" / "records" / "cost.json").write_text("{")
-    found, damaged = published.readable(tmp_path)
+    found, damaged = manifest.readable(tmp_path)
     assert [sheet.grid for sheet in found] == ["table3"] and len(damaged) == 1
     with pytest.raises(BenchError, match="cost.json or a record that it names is damaged"):
-        published.sheets(tmp_path)
+        manifest.sheets(tmp_path)
 
 
 def test_the_scale_stands_in_the_title():
@@ -241,7 +245,7 @@ def test_publishing_keeps_machines_private_and_removes_what_no_sheet_names(tmp_p
     folder = tmp_path / "digits" / "records"
     folder.mkdir(parents=True)
     (folder / "images-old.json").write_text("{}", encoding="utf-8")
-    path = tables.render(grid, "digits", cells, store, tmp_path, {"command": "made up"})
+    path = publish.render(grid, "digits", cells, store, tmp_path, {"command": "made up"})
     assert path == tmp_path / "digits" / "table3.md"
     names = {file.stem for file in folder.iterdir()}
     assert names == {"table3", cells[0].tasks["evaluate"].name}
@@ -253,11 +257,11 @@ def test_publishing_keeps_machines_private_and_removes_what_no_sheet_names(tmp_p
 @pytest.fixture
 def table3_store(tmp_path):
     """The real grid's first cell and a store with a made-up record of it."""
-    from bench import pipelines
-    from bench.task import Sources
+    from bench import experiments
+    from bench.engine.task import Sources
 
     grid = load(Path(__file__).parents[2] / "experiments" / "table3.yaml")
-    cells = pipelines.build(grid, "digits", Sources())[:1]
+    cells = experiments.build(grid, "digits", Sources())[:1]
     store = Store(tmp_path / "store")
     store.prepare()
     task = cells[0].tasks["evaluate"]

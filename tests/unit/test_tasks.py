@@ -5,7 +5,7 @@ import torch
 
 import smi
 from bench import models
-from bench.task import Job, Sources, Task
+from bench.engine.task import Job, Sources, Task
 from bench.tasks import KINDS, Kind
 from bench.tasks.images import FILE
 from smi.vit import normalisation

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import smi
-from bench import training
 from bench.errors import BenchError
+from bench.models import training
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import pipelines
+from bench import experiments
+from bench.engine.plan import make_plan
+from bench.engine.task import Sources
 from bench.errors import BenchError
 from bench.grid import load
-from bench.plan import make_plan
-from bench.task import Sources
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -27,7 +27,7 @@ def kd(tmp_path):
         change(grid)
         path = tmp_path / "kd.yaml"
         path.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
-        return pipelines.build(load(path), "digits", Sources())
+        return experiments.build(load(path), "digits", Sources())
 
     return build
 
@@ -59,7 +59,7 @@ def test_controls_through_random_patches_see_as_many_as_the_sparse_row_and_share
 
 
 def test_inversions_and_teacher_are_those_of_table3(kd):
-    table3 = pipelines.build(load(EXPERIMENTS / "table3.yaml"), "digits", Sources())
+    table3 = experiments.build(load(EXPERIMENTS / "table3.yaml"), "digits", Sources())
     theirs = {task.key for task in make_plan(table3).tasks if task.kind in ("images", "teacher")}
     ours = [task for task in make_plan(kd()).tasks if task.kind in ("images", "teacher")]
     shared = Counter(task.kind for task in ours if task.key in theirs)

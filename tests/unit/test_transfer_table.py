@@ -3,11 +3,14 @@
 import pytest
 from PIL import Image
 
-from bench import figures, tables
-from bench.figures import convergence
-from bench.figures.material import Material, NotMade
-from bench.tables.published import Sheet
-from bench.tables.transfer import text
+from bench import publish
+from bench.engine.provenance import ROOT
+from bench.experiments.transfer import figure as convergence
+from bench.experiments.transfer.table import text
+from bench.grid import load
+from bench.publish import figures
+from bench.publish.figures.material import Material, NotMade
+from bench.publish.manifest import Sheet
 
 METHODS = {
     "teacher": {"title": "Teacher", "source": "none"},
@@ -78,7 +81,9 @@ def make_sheet(scale="paper", model=TINY, datasets=("cifar10", "cifar100"), seed
                 cells.append({"cell": cell, "tasks": names})
     pools = {"few": {"rounds": 2, "images": 10, "steps": 5, "batch_size": 4}}
     return Sheet(
-        *("kd", "Knowledge transfer", "transfer", scale, "python -m bench.sweep"),
+        *("kd", "Knowledge transfer", "transfer", scale, "table4"),
+        load(ROOT / "experiments" / "kd.yaml").scale(scale).about.model_dump(),
+        "python -m bench.sweep",
         METHODS,
         {"pools": pools},
         {},
@@ -145,7 +150,7 @@ def test_holes_are_shown_as_holes():
 
 def test_the_file_bears_the_papers_name_of_the_table(tmp_path):
     (tmp_path / "paper").mkdir()
-    path = tables.write(make_sheet(), tmp_path)
+    path = publish.write(make_sheet(), tmp_path)
     assert path == tmp_path / "paper" / "table4.md" and path.read_text(encoding="utf-8").startswith(
         "# Table 4"
     )

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.tables import verdicts
-from bench.tables.published import Sheet
+from bench.experiments.quantization.claims import SECONDS, TOP1
+from bench.publish import claims
+from bench.publish.manifest import Sheet
 
 MADE = {"device": "d", "device_type": "cpu", "versions": {}, "finished": "2026-01-01", "seconds": 1.0}
 NUMBERS = st.integers(-100_000, 100_000).map(lambda thousandths: thousandths / 1000)
@@ -36,13 +37,14 @@ def sheet(top1, bits=("W4/A8",), experiment="quantization", grid="table3", scale
                         "settings": {"test": {"form": "JPEG copies"}},
                         **MADE,
                     }
-    return Sheet(grid, "t", experiment, scale, "c", {}, {}, {}, cells, records)
+    about = {"subject": "small ViTs", "judged": True}
+    return Sheet(grid, "t", experiment, scale, grid, about, "c", {}, {}, {}, cells, records)
 
 
 def of(first, other, margin=None):
-    claim = verdicts.Claim("c", "table3", "first", "other", (verdicts.TOP1,), margin)
-    (found,) = verdicts.pairs(sheet({"first": first, "other": other}), claim, verdicts.TOP1).values()
-    return verdicts.judged(claim, verdicts.TOP1, found)
+    claim = claims.Claim("c", "table3", "first", "other", (TOP1,), margin)
+    (found,) = claims.pairs(sheet({"first": first, "other": other}), claim, TOP1).values()
+    return claims.judged(claim, TOP1, found)
 
 
 def test_pairs_are_of_the_same_model_and_seed():
@@ -67,30 +69,30 @@ def test_the_interval_alone_decides(first, other, margin, verdict):
 
 
 def test_less_is_better_where_the_measure_says_so():
-    claim = verdicts.Claim("c", "table3", "first", "other", (verdicts.SECONDS,))
-    assert verdicts.judged(claim, verdicts.SECONDS, [-5.0, -5.1, -4.9]).startswith("holds")
-    assert verdicts.judged(claim, verdicts.SECONDS, [5.0, 5.1, 4.9]).startswith("does not")
+    claim = claims.Claim("c", "table3", "first", "other", (SECONDS,))
+    assert claims.judged(claim, SECONDS, [-5.0, -5.1, -4.9]).startswith("holds")
+    assert claims.judged(claim, SECONDS, [5.0, 5.1, 4.9]).startswith("does not")
 
 
 @settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=2, max_size=12), NUMBERS)
 def test_the_interval_moves_with_its_values_and_holds_their_mean(values, shift):
-    mean, half = verdicts.interval(values)
+    mean, half = claims.interval(values)
     assert mean == statistics.fmean(values) and half >= 0
-    moved, same = verdicts.interval([value + shift for value in values])
+    moved, same = claims.interval([value + shift for value in values])
     assert moved == pytest.approx(mean + shift, abs=1e-9) and same == pytest.approx(half, abs=1e-6)
-    assert verdicts.interval([value * -1 for value in values])[1] == pytest.approx(half)
+    assert claims.interval([value * -1 for value in values])[1] == pytest.approx(half)
 
 
 def test_one_pair_tells_nothing():
-    assert verdicts.interval([3.0]) == (3.0, math.inf)
-    claim = verdicts.Claim("c", "table3", "first", "other", (verdicts.TOP1,))
-    assert verdicts.judged(claim, verdicts.TOP1, [3.0]) == "cannot be told: +3.00 (1)"
+    assert claims.interval([3.0]) == (3.0, math.inf)
+    claim = claims.Claim("c", "table3", "first", "other", (TOP1,))
+    assert claims.judged(claim, TOP1, [3.0]) == "cannot be told: +3.00 (1)"
 
 
 def test_the_page_names_the_data_the_rule_and_what_was_not_run():
     two = sheet({"deepinversion_dense": [70.0, 71.0], "gaussian_noise": [40.0, 42.0]}, ("W4/A8", "W8/A8"))
-    page = verdicts.text("cifar", {"table3": two})
+    page = claims.text("cifar", {"table3": two})
     assert "JPEG copies" in page and "95% confidence interval" in page
     lines = [line for line in page.splitlines() if line.startswith("| Noise calibrates worse")]
     assert len(lines) == 2 and lines[0].count("holds: ") == 2, "two measures, two bit-widths"

@@ -9,8 +9,8 @@ import torch
 from vision_data import cifar, flowers, folders
 
 from bench.datasets import batches, fingerprint, open_dataset, open_split, places
+from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData
-from bench.task import Sources
 
 CONFIG = {"input_size": (3, 48, 48), "interpolation": "bicubic"}
 

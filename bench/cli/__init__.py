@@ -1,0 +1,1 @@
+"""What the commands share: options, progress, what is printed; and how bench itself scales."""

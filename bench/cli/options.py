@@ -1,0 +1,65 @@
+"""The options of the sweep's command line, and what they say about where data and weights lie."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.cli.arguments import Parser
+from bench.engine import executors
+from bench.engine.task import Sources
+from bench.errors import BenchError
+from bench.grid import DEFAULT_SCALE
+
+
+def sources_of(options: argparse.Namespace) -> Sources:
+    """The folders of data and weights that were given. Raises BenchError for one that is not there."""
+    data: dict[str, Path] = {}
+    for entry in options.data:
+        name, equals, path = entry.partition("=")
+        if not equals or not name or not path:
+            raise BenchError(f"--data {entry!r}: give NAME=PATH, e.g. cifar10=/data/cifar10")
+        data[name] = Path(path)
+    if options.imagenet is not None:
+        data["imagenet"] = options.imagenet
+    given = {
+        **{f"data set {name}": path for name, path in data.items()},
+        "--checkpoints": options.checkpoints,
+    }
+    for what, path in given.items():
+        if path is not None and not path.is_dir():
+            raise BenchError(f"{what}: {path} is no folder")
+    return Sources(data=data, checkpoints=options.checkpoints, download=True)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of the command line. Raises BenchError."""
+    parser = Parser("bench.sweep", "Run a grid and make its table.")
+    add = parser.add_argument
+    add("--grid", type=Path, required=True, metavar="FILE", help="the grid, e.g. experiments/table3.yaml")
+    add("--scale", help=f"which of the grid's scales to run (default: {DEFAULT_SCALE})")
+    parser.add_places()
+    add("--device", help="torch device (default: the GPU if there is one, else cpu)")
+    add("--executor", choices=executors.NAMES, help="how to run tasks (default: chosen, and said)")
+    add("--jobs", type=_positive, metavar="N", help="run N tasks at a time on this machine")
+    add("--only", metavar="PATTERN", help="only tasks whose label, kind or key fits, and what they need")
+    add("--retry-failed", action="store_true", help="try tasks again that failed in an earlier run")
+    add("--allow-cpu", action="store_true", help="run the paper's scale without a GPU")
+    add("--quiet", action="store_true", help="print problems only")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--dry-run", action="store_true", help="show what would be done, and how long it takes")
+    mode.add_argument("--status", action="store_true", help="show how a sweep stands, from any terminal")
+    mode.add_argument("--detach", action="store_true", help="SLURM: submit and end")
+    mode.add_argument("--cancel", action="store_true", help="cancel what runs of this grid")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1024")
+    return number

@@ -1,0 +1,116 @@
+"""Where a plan stands, read from the store: what is done, runs, failed or is to do, and how long that will take."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from bench.engine.executors.protocol import BLOCKED, DONE, FAILED, RUNNING, WAITING
+from bench.engine.plan import Plan
+from bench.engine.store import Record, Store, failure_of
+from bench.engine.task import Task, canonical_json
+from bench.grid import Expect
+
+
+@dataclass(frozen=True)
+class State:
+    """One task's. status: "done", "failed", "blocked", "running" or "waiting" (to do)."""
+
+    status: str
+    record: Record | None = None
+    detail: str = ""  # cause of failure, what blocks it, who runs it
+    damage: str = ""  # what of an earlier result is damaged and will be made again
+
+
+def survey(plan: Plan, store: Store) -> dict[str, State]:
+    """The state of every task of a plan, by name. Reads records, artifacts' sizes and times, and claims."""
+    held = store.claims.held()
+    states: dict[str, State] = {}
+    for task in plan.tasks:
+        finding = store.find(task)
+        blocker = next((i for i in task.inputs.values() if states[i.name].status in (FAILED, BLOCKED)), None)
+        if finding.status == "done":
+            state = State(DONE, finding.record)
+        elif task.name in held:
+            state = State(RUNNING, detail=_doing(store, task, held[task.name]))
+        elif finding.status == "failed":
+            state = State(FAILED, finding.record, failure_of(finding))
+        elif blocker is not None:
+            state = State(BLOCKED, detail=f"blocked by {blocker.label or blocker.name}")
+        else:
+            state = State(WAITING, damage=finding.damage)
+        states[task.name] = state
+    return states
+
+
+def to_do(plan: Plan, states: Mapping[str, State]) -> list[Task]:
+    """What a sweep has to see through: neither done, failed nor blocked. Includes what another process runs now."""
+    return [task for task in plan.tasks if states[task.name].status in (WAITING, RUNNING)]
+
+
+def counts(tasks: Sequence[Task], states: Mapping[str, State]) -> Counter[str]:
+    return Counter(states[task.name].status for task in tasks)
+
+
+class Estimates:
+    """Seconds that tasks take: from records that differ in the seed only; else of the same kind in this plan; else
+    what the grid expects, or, where it says nothing, the store's other records of the kind."""
+
+    def __init__(
+        self, plan: Plan, states: Mapping[str, State], store: Store, expect: Expect, on_gpu: bool
+    ) -> None:
+        self._alike: dict[str, list[float]] = defaultdict(list)
+        self._kind: dict[str, list[float]] = defaultdict(list)
+        self._likenesses: dict[str, str] = {}  # by task name
+        self._device = "gpu" if on_gpu else "cpu"
+        self._expected = dict(expect.gpu if on_gpu else expect.cpu)
+        for kind in plan.kinds:
+            records = [states[task.name].record for task in plan.tasks if task.kind == kind]
+            found = [record for record in records if record is not None and self._counts(record)]
+            for record in found:
+                self.learn(kind, record["settings"], record["seconds"])
+            if not found:
+                others = [record for record in store.records(kind) if self._counts(record)]
+                for record in others:
+                    self._alike[_likeness(kind, record["settings"])].append(record["seconds"])
+                if others:
+                    self._expected.setdefault(kind, fmean(record["seconds"] for record in others))
+
+    def learn(self, kind: str, settings: Mapping[str, Any], seconds: float) -> None:
+        """Take one more finished task into account."""
+        self._alike[_likeness(kind, settings)].append(seconds)
+        self._kind[kind].append(seconds)
+
+    def seconds(self, task: Task) -> float | None:
+        """Expected seconds of one task; None if nothing is known of its kind."""
+        if task.name not in self._likenesses:
+            self._likenesses[task.name] = _likeness(task.kind, task.settings)
+        known = self._alike.get(self._likenesses[task.name]) or self._kind.get(task.kind)
+        return fmean(known) if known else self._expected.get(task.kind)
+
+    def total(self, tasks: Sequence[Task], workers: int = 1) -> tuple[float, int]:
+        """(seconds for all that is known, number of tasks of which nothing is known), shared by `workers`."""
+        each = [self.seconds(task) for task in tasks]
+        known = [seconds for seconds in each if seconds is not None]
+        return shared(known, workers), len(each) - len(known)
+
+    def _counts(self, record: Record) -> bool:
+        return record["status"] == "done" and record.get("device_type") == self._device
+
+
+def shared(seconds: Sequence[float], workers: int) -> float:
+    """Seconds until `workers` have seen through tasks that take so long each."""
+    return max(sum(seconds) / max(1, workers), max(seconds, default=0.0))
+
+
+def _likeness(kind: str, settings: Mapping[str, Any]) -> str:
+    return kind + canonical_json({key: value for key, value in settings.items() if key != "seed"})
+
+
+def _doing(store: Store, task: Task, holder: Any) -> str:
+    said = store.claims.progress(task.name, holder)
+    share = f"{said['done']}/{said['total']} " if said.get("total") else ""
+    return f"{share}on {holder.place}"

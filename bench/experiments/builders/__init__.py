@@ -1,0 +1,1 @@
+"""From one cell of a grid to its tasks: what experiments share."""

@@ -1,0 +1,267 @@
+"""What experiments share: the schema of methods and settings, and the tasks for teachers and images.
+
+Two grids that ask for the same teacher or the same images get the same task, and so one result.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+import smi
+from bench import datasets, models
+from bench.engine.task import Sources, Task
+from bench.errors import BenchError, MissingData
+from bench.grid import Grid, Strict
+from bench.models import training
+from bench.tasks import KINDS
+from smi.errors import SmiError
+from smi.vit import TokenModel, adapt
+
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(strict=False)]
+
+
+class Schedule(Strict):
+    """When which fraction of the patches stops (smi.Stopping)."""
+
+    at: Annotated[list[int], Field(min_length=1)]
+    drop: Number | list[Number]
+
+    def stopping(self) -> smi.Stopping:
+        return smi.Stopping(tuple(self.at), tuple(self.drop) if isinstance(self.drop, list) else self.drop)
+
+
+class Images(Strict):
+    """How many images, how many of them are inverted together (default: all), in which precision."""
+
+    count: Count = 32
+    batch_size: Count | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Method(Strict):
+    """Where a method's images come from. `stopping` and `random_patches` name a schedule of the scale: the one to
+    stop by, and the one that says how many patches, chosen at random, are fed forward."""
+
+    title: str
+    source: Literal["none", "inversion", "real", "noise"]
+    recipe: str | None = None
+    stopping: str | None = None
+    score: str = "cls_attention"
+    random_patches: str | None = None
+
+
+class Settings(Strict):
+    """The settings of one scale that make its images. Recipes and schedules are named; methods refer to them."""
+
+    teacher: dict[str, Any] = {}  # bench.models.training.DEFAULTS, for models that are trained here
+    teacher_seed: int = 0  # of a model whose name does not say it (bench.models.split_seed)
+    datasets: dict[str, dict[str, Any]] = {}  # e.g. imagenet: {crop_pct: 0.875}
+    images: Images = Images()
+    recipes: dict[str, dict[str, Any]] = {}  # recipe -> what this scale changes in it
+    schedules: dict[str, Schedule] = {}
+
+
+@dataclass
+class TaskBuilder:
+    """Makes the tasks of one scale of a grid, checking names and values as it goes; each thing is made once."""
+
+    grid: Grid
+    scale: str
+    sources: Sources
+    # An experiment with more settings subclasses these two.
+    settings_schema: ClassVar[type[Settings]] = Settings
+    method_schema: ClassVar[type[Method]] = Method
+    _teachers: dict[tuple[str, str], Task] = field(default_factory=dict)
+    _outlines: dict[str, TokenModel] = field(default_factory=dict)
+    _splits: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _inversions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _warned: set[str] = field(default_factory=set)
+
+    @cached_property
+    def settings(self) -> Settings:
+        settings = self.grid.section(self.settings_schema, *self.here, "settings")
+        for key, known in (("recipes", smi.RECIPES), ("datasets", [*datasets.DATASETS, *self.sources.data])):
+            for name in getattr(settings, key):
+                if name not in known:
+                    what = f"unknown {key.removesuffix('s')} {name!r}"
+                    raise self.grid.error((*self.here, "settings", key, name), what, known)
+        return settings
+
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        return {name: self._method(name) for name in self.grid.methods}
+
+    @property
+    def here(self) -> tuple[str, str]:
+        return ("scales", self.scale)
+
+    def need_axes(self, *names: str, optional: Sequence[str] = ()) -> None:
+        """Refuse a grid that lacks an axis of the experiment, or has one that it does not know."""
+        axes = self.grid.scale(self.scale).axes
+        for name in axes:  # first: a misspelt axis is also a missing one
+            if name not in (*names, *optional):
+                allowed = (*names, *optional)
+                raise self.grid.error((*self.here, "axes", name), f"unknown axis {name!r}", allowed)
+        for name in names:
+            if name not in axes:
+                raise self.grid.error((*self.here, "axes"), f"the axis {name!r} is missing")
+
+    def split(self, dataset: str, split: str) -> dict[str, Any]:
+        """What names a split in settings (bench.datasets.fingerprint)."""
+        if (dataset, split) not in self._splits:
+            settings = self.settings.datasets.get(dataset, {})
+            self._splits[dataset, split] = datasets.fingerprint(dataset, settings, split, self.sources)
+        return self._splits[dataset, split]
+
+    def outline(self, model: str) -> TokenModel:
+        """The model's shape, accepted by the adapter. UnsupportedModel names what is not handled."""
+        if model not in self._outlines:
+            try:
+                self._outlines[model] = adapt(models.outline(model))
+            except BenchError as error:
+                raise self.grid.error((*self.here, "axes"), str(error)) from None
+        return self._outlines[model]
+
+    def teacher(self, model: str, dataset: str) -> Task:
+        """The model that is inverted. Ours is trained here; of timm's, the user's own for the data set comes first."""
+        if (model, dataset) not in self._teachers:
+            self._teachers[model, dataset] = self._teacher(model, dataset)
+        return self._teachers[model, dataset]
+
+    def _teacher(self, model: str, dataset: str) -> Task:
+        if models.is_own(model):
+            return self._trained(model, dataset)
+        self.outline(model)
+        own = models.describe_own(model, dataset, self.classes(dataset), self.sources)
+        if own is None:
+            return self.pretrained(model, dataset)
+        return self.task("teacher", {"model": own}, {}, f"teacher {model} {dataset}")
+
+    def pretrained(self, model: str, dataset: str) -> Task:
+        """A timm model with timm's weights, for a data set of its own classes."""
+        own = f"; --checkpoints DIR takes one of your own, DIR/{model}.{dataset}.safetensors"
+        self._need_classes(model, dataset, own)
+        return self.task("teacher", {"model": models.describe(model, self.sources)}, {}, f"teacher {model}")
+
+    def _trained(self, model: str, dataset: str) -> Task:
+        self._need_classes(model, dataset)
+        _, seed = models.split_seed(model)
+        settings = {
+            "model": models.describe(model, self.sources),
+            "training": self.training(self.settings.teacher, "teacher"),
+            "seed": self.settings.teacher_seed if seed is None else seed,
+            "train": self.split(dataset, "train"),
+            "validation": self.split(dataset, "validation"),
+        }
+        return self.task("teacher", settings, {}, f"teacher {model}")
+
+    def _need_classes(self, model: str, dataset: str, remedy: str = "") -> None:
+        has, needed = self.outline(model).classes, self.classes(dataset)
+        if has != needed:
+            message = f"{model} has {has} classes, {dataset} has {needed}{remedy}"
+            raise self.grid.error((*self.here, "axes", "model"), message)
+
+    def classes(self, dataset: str) -> int:
+        """How many classes a data set has."""
+        return datasets.open_dataset(dataset, self.settings.datasets.get(dataset, {}), self.sources).classes
+
+    def training(self, settings: Mapping[str, Any], *place: str) -> dict[str, Any]:
+        """All settings of a training; `place` is where in the scale's settings these stand."""
+        try:
+            return training.expand(settings)
+        except BenchError as error:
+            raise self.grid.error((*self.here, "settings", *place), str(error)) from None
+
+    def images(
+        self, model: str, dataset: str, method: str, seed: int, count: int | None = None
+    ) -> Task | None:
+        """The method's images for one seed; None, with a line on stderr, where real images are not here."""
+        wanted, chosen = self.methods[method], self.settings.images
+        settings: dict[str, Any] = {"source": wanted.source, "count": count or chosen.count, "seed": seed}
+        if wanted.source == "inversion":
+            settings |= self._inversion(method, wanted)
+            settings |= {"batch_size": chosen.batch_size or settings["count"], "precision": chosen.precision}
+        else:
+            settings["random_patches"] = self._random_patches(model, method, wanted)
+        if wanted.source == "real":
+            try:
+                settings["data"] = self.split(dataset, "train")
+            except MissingData as error:
+                self._warn(f"{method} is left out: {error}")
+                return None
+        label = f"images {model} {method} seed {seed}"
+        return self.task("images", settings, {"teacher": self.teacher(model, dataset)}, label)
+
+    def task(self, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, Task], label: str) -> Task:
+        return Task(kind, settings, inputs, KINDS[kind].version, label)
+
+    def _method(self, name: str) -> Method:
+        method = self.grid.section(self.method_schema, "methods", name)
+        here = ("methods", name)
+        if (method.recipe is not None) != (method.source == "inversion"):
+            need = "needs a recipe" if method.source == "inversion" else "takes no recipe"
+            raise self.grid.error((*here, "source"), f"source {method.source!r} {need}", smi.RECIPES)
+        if method.recipe is not None and method.recipe not in smi.RECIPES:
+            raise self.grid.error((*here, "recipe"), f"unknown recipe {method.recipe!r}", smi.RECIPES)
+        if method.stopping is not None and method.source != "inversion":
+            raise self.grid.error((*here, "stopping"), "only an inversion stops patches")
+        if method.random_patches is not None and method.source not in ("noise", "real"):
+            raise self.grid.error((*here, "random_patches"), "only noise and real images take random patches")
+        if method.score not in smi.SCORES:
+            raise self.grid.error((*here, "score"), f"unknown score {method.score!r}", smi.SCORES)
+        for key in ("stopping", "random_patches"):
+            named = getattr(method, key)
+            if named is not None and named not in self.settings.schedules:
+                message = f"the scale {self.scale!r} has no schedule {named!r}"
+                raise self.grid.error((*here, key), message, self.settings.schedules or ["none"])
+        return method
+
+    def _inversion(self, name: str, method: Method) -> dict[str, Any]:
+        """The settings that make a method's inversions what they are; an experiment that varies them overrides this."""
+        if name not in self._inversions:
+            self._inversions[name] = self._expanded(name, method)
+        return self._inversions[name]
+
+    def _expanded(self, name: str, method: Method) -> dict[str, Any]:
+        place = (*self.here, "settings", "recipes", method.recipe)
+        try:
+            recipe = smi.recipe(method.recipe, **self.settings.recipes.get(method.recipe, {}))
+        except SmiError as error:
+            raise self.grid.error(place, str(error)) from None
+        if method.stopping is None:
+            return {"recipe": recipe.to_json(), "stopping": None, "score": None}
+        stopping = self.schedule(method.stopping)
+        try:
+            stopping.check(recipe.iterations)
+        except SmiError as error:
+            place = (*self.here, "settings", "schedules", method.stopping)
+            raise self.grid.error(place, f"{error} (method {name})") from None
+        return {
+            "recipe": recipe.to_json(),
+            "stopping": {"at": list(stopping.at), "drop": list(stopping.drop)},
+            "score": method.score,
+        }
+
+    def schedule(self, name: str) -> smi.Stopping:
+        """The stopping schedule of that name at this scale."""
+        try:
+            return self.settings.schedules[name].stopping()
+        except SmiError as error:
+            raise self.grid.error((*self.here, "settings", "schedules", name), str(error)) from None
+
+    def _random_patches(self, model: str, name: str, method: Method) -> int | None:
+        if method.random_patches is None:
+            return None
+        return self.schedule(method.random_patches).kept_counts(self.outline(model).num_patches)[-1]
+
+    def _warn(self, line: str) -> None:
+        if line not in self._warned:
+            self._warned.add(line)
+            print(f"note: {line}", file=sys.stderr)

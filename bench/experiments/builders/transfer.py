@@ -1,0 +1,214 @@
+"""Tasks of a knowledge transfer: teacher -> sets of images, one or more a round -> student.
+
+Every set is a task of its own, so a pool that grows for a thousand rounds is inverted in parallel, pools of one seed
+share their first sets, and other grids share them too. Set i of seed s is the set of seed s + i * SET_STRIDE: set 0 is
+the very one that Table 3 quantizes with, where both ask for as many images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from bench import models
+from bench.engine.task import Task
+from bench.experiments.builders.common import Count, Method, Number, Settings, TaskBuilder
+from bench.grid import Strict
+from bench.models import fine_tuning
+from smi.distillation import Settings as Numbers
+from smi.errors import SmiError
+
+STUDENT = "student"  # an axis that a grid may have: names of settings' students, or FRESH, which is meant without it
+FRESH = "fresh"
+SET_STRIDE = 10_000  # between the seeds of two sets of one pool; seeds of a grid must stay below it
+
+
+class Pool(Strict):
+    """How the pool grows, and what is drawn from it.
+
+    rounds; images that join in each, made by tasks of `set` images (default: one task; noise and real images always);
+    steps of the optimiser in each, on batch_size images a step.
+    """
+
+    rounds: Count
+    images: Count
+    set: Count | None = None
+    steps: Count
+    batch_size: Count
+
+
+class Learning(Strict):
+    """How the student learns (smi.distil). `train` "head" is the classifier alone, on a frozen backbone."""
+
+    temperature: Number = 20.0
+    train: Literal["all", "head"]
+    optimizer: Literal["sgd", "adamw"]
+    learning_rate: Number
+    momentum: Number = 0.9
+    betas: list[Number] = [0.9, 0.999]
+    weight_decay: Number
+    flip: Number = 0.5
+    jitter: Number = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Student(Strict):
+    """A student that has learnt some classes before: from the training pictures of `classes`, as our teachers learn
+    (settings.teacher with the changes in `training`), from `seed`."""
+
+    classes: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    training: dict[str, Any] = {}
+    seed: int
+
+
+class TransferSettings(Settings):
+    """The settings of one scale. Pools and students are named; the axes `pool` and `student` refer to them."""
+
+    fine_tuning: dict[
+        str, Any
+    ] = {}  # bench.models.fine_tuning.DEFAULTS, for teachers made from pretrained models
+    pools: Annotated[dict[str, Pool], Field(min_length=1)]
+    learning: Learning
+    students: dict[str, Student] = {}
+    evaluate_every: Count
+
+
+class TransferMethod(Method):
+    """`shown`: a schedule; each image is shown through as many patches as it leaves, random ones at each draw."""
+
+    shown: str | None = None
+
+
+@dataclass
+class TransferTaskBuilder(TaskBuilder):
+    """Adds fine-tuned teachers, pools and students to the tasks that experiments share."""
+
+    settings_schema: ClassVar = TransferSettings
+    method_schema: ClassVar = TransferMethod
+    _students: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+
+    def transfer(
+        self, model: str, dataset: str, method: str, pool: str, seed: int, student: str
+    ) -> dict[str, Task]:
+        """The transfer's task; none where the images cannot be had here."""
+        chosen, wanted = self._pool(pool), self.methods[method]
+        sets = self._sets(model, dataset, method, chosen, seed)
+        if sets is None:
+            return {}
+        schedule = None if wanted.shown is None else self._shown(method, wanted.shown)
+        patches = None if schedule is None else schedule.kept_counts(self.outline(model).num_patches)[-1]
+        settings = {
+            "student": self._student(model, dataset),
+            "seed": seed,
+            "transfer": self._learning(chosen, patches),
+            "evaluate_every": self.settings.evaluate_every,
+            "test": self.split(dataset, "test"),
+        }
+        inputs = {"teacher": self.teacher(model, dataset), **sets}
+        label = f"transfer {model} {dataset} {method} {pool} seed {seed}"
+        if student != FRESH:
+            inputs["student"] = self.trained_student(model, dataset, student)
+            label += f" {student}"
+        return {"transfer": self.task("transfer", settings, inputs, label)}
+
+    def trained_student(self, model: str, dataset: str, name: str) -> Task:
+        """A student of the model's architecture that was trained on some classes: a task of kind "teacher"."""
+        if name not in self.settings.students:
+            place = (*self.here, "axes", STUDENT)
+            raise self.grid.error(place, f"unknown student {name!r}", [FRESH, *self.settings.students])
+        place = (*self.here, "settings", "students", name)
+        wanted, count = self.settings.students[name], self.classes(dataset)
+        if max(wanted.classes) >= count:
+            message = f"class {max(wanted.classes)} is none of {dataset}'s"
+            raise self.grid.error((*place, "classes"), message, [f"0 to {count - 1}"])
+        if not models.is_own(model):
+            raise self.grid.error(place, f"{model} is pretrained", list(models.ARCHITECTURES))
+        chosen = {"classes": sorted(set(wanted.classes))}
+        settings = {
+            "model": models.describe(model, self.sources),
+            "training": self.training(
+                {**self.settings.teacher, **wanted.training}, "students", name, "training"
+            ),
+            "seed": wanted.seed,
+            "train": self.split(dataset, "train") | chosen,
+            "validation": self.split(dataset, "validation") | chosen,
+        }
+        return self.task("teacher", settings, {}, f"student {models.split_seed(model)[0]} {name}")
+
+    def _student(self, model: str, dataset: str) -> dict[str, Any]:
+        """The teacher's model before it saw the data set: fresh weights, or pretrained ones with a fresh head."""
+        if (model, dataset) not in self._students:
+            described = models.describe(model, self.sources)  # reads the weights through: once is enough
+            if "architecture" not in described:
+                described |= {"classes": self.classes(dataset)}
+            self._students[model, dataset] = described
+        return self._students[model, dataset]
+
+    def _sets(self, model: str, dataset: str, method: str, pool: Pool, seed: int) -> dict[str, Task] | None:
+        count = (pool.set if self.methods[method].source == "inversion" else None) or pool.images
+        sets = {}
+        for index in range(pool.rounds * (pool.images // count)):
+            one = self.images(model, dataset, method, seed + index * SET_STRIDE, count)
+            if one is None:
+                return None
+            sets[f"images_{index:06d}"] = one
+        return sets
+
+    def _pool(self, name: str) -> Pool:
+        if name not in self.settings.pools:
+            place = (*self.here, "axes", "pool")
+            raise self.grid.error(place, f"unknown pool {name!r}", self.settings.pools)
+        pool = self.settings.pools[name]
+        if pool.images % (pool.set or 1):
+            message = f"{pool.images} images a round are no multiple of a set of {pool.set}"
+            raise self.grid.error((*self.here, "settings", "pools", name, "set"), message)
+        return pool
+
+    def _learning(self, pool: Pool, patches: int | None) -> dict[str, Any]:
+        """Keyword arguments of smi.distil, checked."""
+        chosen = self.settings.learning.model_dump() | {
+            "steps": pool.rounds * pool.steps,
+            "rounds": pool.rounds,
+            "batch_size": pool.batch_size,
+            "patches": patches,
+        }
+        try:
+            Numbers(**chosen, seed=0)
+        except SmiError as error:
+            raise self.grid.error((*self.here, "settings", "learning"), str(error)) from None
+        return chosen
+
+    def _shown(self, method: str, schedule: str) -> Any:
+        if schedule not in self.settings.schedules:
+            message = f"the scale {self.scale!r} has no schedule {schedule!r}"
+            raise self.grid.error(("methods", method, "shown"), message, self.settings.schedules or ["none"])
+        return self.schedule(schedule)
+
+    def pretrained(self, model: str, dataset: str) -> Task:
+        """A timm model with timm's weights and a new head, fine-tuned here."""
+        settings = {
+            "model": self._student(model, dataset),
+            "fine_tuning": fine_tuning.expand(self.settings.fine_tuning),
+            "seed": self.settings.teacher_seed,
+            "train": self.split(dataset, "train"),
+            "validation": self.split(dataset, "validation"),
+        }
+        return self.task("teacher", settings, {}, f"teacher {model} {dataset}")
+
+
+def cell_tasks(
+    builder: TransferTaskBuilder,
+    model: str,
+    dataset: str,
+    method: str,
+    pool: str,
+    seed: int,
+    student: str = FRESH,
+) -> dict[str, Task]:
+    if builder.methods[method].source != "none":
+        return builder.transfer(model, dataset, method, pool, seed, student)
+    inputs = {"teacher": builder.teacher(model, dataset)}
+    label = f"evaluate {model} {dataset} teacher"
+    return {"evaluate": builder.task("evaluate", {"test": builder.split(dataset, "test")}, inputs, label)}

@@ -1,0 +1,1 @@
+"""What an iteration costs: the cost half of Table 3, and Table 1."""

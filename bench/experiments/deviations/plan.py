@@ -1,0 +1,67 @@
+"""Experiment "deviations": what each of the published code's deviations from the paper does to a quantized model.
+
+As the experiment "quantization", with two more settings of a method: `deviations`, names of smi.deviations, and
+`formula`, the quantizers' (smi.quantizers.FORMULAS).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from bench.engine.plan import CellTasks
+from bench.engine.task import Sources
+from bench.experiments.builders import common
+from bench.experiments.builders.quantization import AXES, cell_tasks
+from bench.grid import Grid
+from smi.deviations import OF_CALIBRATION, OF_INVERSION
+
+
+class Method(common.Method):
+    """deviations: those of the inversion and of the calibration, in one list."""
+
+    deviations: list[str] = []
+    formula: Literal["published", "slides"] = "published"
+
+
+class TaskBuilder(common.TaskBuilder):
+    """Adds the deviations to the settings of the tasks that they change, and to no others."""
+
+    method_schema = Method
+
+    def _method(self, name: str) -> Method:
+        method = super()._method(name)
+        known = {**OF_INVERSION, **OF_CALIBRATION}
+        for position, deviation in enumerate(method.deviations):
+            here = ("methods", name, "deviations", position)
+            if deviation not in known:
+                raise self.grid.error(here, f"unknown deviation {deviation!r}", known)
+            if deviation in OF_INVERSION and method.source != "inversion":
+                raise self.grid.error(here, f"{deviation!r} is a deviation of inversions")
+        return method
+
+    def _inversion(self, name: str, method: Method) -> dict[str, Any]:
+        return super()._inversion(name, method) | self.of(method, OF_INVERSION)
+
+    def of(self, method: Method, kind: Any) -> dict[str, Any]:
+        """{"deviations": [...]} with the method's deviations of one kind; {} without any, to share its tasks."""
+        chosen = sorted(set(method.deviations) & set(kind))
+        return {"deviations": chosen} if chosen else {}
+
+
+def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
+    """Tasks of each cell, as of the experiment "quantization"."""
+    builder = TaskBuilder(grid, scale, sources)
+    builder.need_axes(*AXES)
+    cells = []
+    for cell in grid.cells(scale):
+        tasks = cell_tasks(builder, **cell)
+        method = builder.methods[cell["method"]]
+        more = builder.of(method, OF_CALIBRATION)
+        if method.formula != "published":
+            more["formula"] = method.formula
+        if more and "quantize" in tasks:
+            task = tasks["quantize"]
+            tasks["quantize"] = replace(task, settings={**task.settings, **more})
+        cells.append(CellTasks(cell, tasks))
+    return cells

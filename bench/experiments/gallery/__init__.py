@@ -1,0 +1,1 @@
+"""Inverted images to look at, and the figures that show them."""

@@ -1,0 +1,1 @@
+"""Quality against the length of an inversion."""

@@ -1,0 +1,1 @@
+"""Table 3: data-free quantization, each calibration source beside full precision."""

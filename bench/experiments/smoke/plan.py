@@ -1,0 +1,46 @@
+"""Experiment "smoke": every kind of task once, on as little as will do, to try a machine or a cluster with."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from bench.engine.plan import CellTasks
+from bench.engine.task import Sources
+from bench.experiments.builders import cost, quantization, transfer
+from bench.grid import Grid
+
+AXES = ("model", "dataset", "method", "bits", "pool", "seed", "cost_model")
+
+
+class SmokeSettings(transfer.TransferSettings, cost.CostSettings):
+    """The settings of all experiments."""
+
+
+class SmokeMethod(transfer.TransferMethod, cost.CostMethod):
+    """A method of any experiment."""
+
+
+class SmokeTaskBuilder(transfer.TransferTaskBuilder, cost.CostTaskBuilder):
+    """Makes the tasks of any experiment."""
+
+    settings_schema: ClassVar = SmokeSettings
+    method_schema: ClassVar = SmokeMethod
+
+
+def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
+    """The tasks of a cell of "quantization", of one of "transfer" and, for an inversion, of one of "cost"; where the
+    first two ask for as many images they share them."""
+    builder = SmokeTaskBuilder(grid, scale, sources)
+    builder.need_axes(*AXES)
+    entries = []
+    for cell in grid.cells(scale):
+        model, method = cell["model"], cell["method"]
+        shared = {"model": model, "dataset": cell["dataset"], "method": method, "seed": cell["seed"]}
+        tasks = quantization.cell_tasks(builder, **shared, bits=cell["bits"])
+        tasks |= transfer.cell_tasks(builder, **shared, pool=cell["pool"])
+        if builder.methods[method].source == "inversion":
+            measured = cell["cost_model"]
+            size = builder.outline(measured).grid.height
+            tasks["cost"] = builder.cost(measured, size, method, batch=1, precision="fp32")
+        entries.append(CellTasks(cell, tasks))
+    return entries

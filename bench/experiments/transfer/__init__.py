@@ -1,0 +1,1 @@
+"""Table 4: knowledge transfer without data."""

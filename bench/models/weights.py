@@ -1,0 +1,138 @@
+"""Pretrained weights: found offline first, read without unpickling, held to the model they are for.
+
+Looked for in the `--checkpoints` folder, then in timm's cache, then on the hub.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from bench.engine.task import Sources
+from bench.errors import BenchError, MissingData
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+HUB_SECONDS = 5  # to wait for the hub to answer at all
+HEADS = ("head.", "head_dist.")  # a ViT's classifiers
+
+
+def find_weights(name: str, sources: Sources, local_only: bool = False) -> tuple[str, Any]:
+    """("file", path) in the checkpoints folder, or ("hub", timm tag) in timm's cache or on the hub, in that order.
+
+    What is only on the hub is fetched into the cache now, before any work depends on it, unless local_only.
+    Raises MissingData that says what to fetch and where to put it.
+    """
+    folder = sources.checkpoints
+    local = local_weights(name, sources)
+    if local is not None:
+        return "file", local
+    tag = getattr(get_pretrained_cfg(name), "hf_hub_id", None)
+    if tag and (hub_file(tag, local_only=True) or (not local_only and hub_file(tag, local_only=False))):
+        return "hub", tag
+    looked = f"{folder}/{name}.safetensors (or .pth), " if folder is not None else ""
+    places = f"{looked}timm's cache" + ("" if local_only else " and the hub")
+    fetch = f"fetch model.safetensors of {tag} from the Hugging Face hub" if tag else "get a checkpoint"
+    raise MissingData(
+        f"no weights for {name} in {places}; {fetch}, save it as DIR/{name}.safetensors and pass --checkpoints DIR"
+    )
+
+
+def local_weights(name: str, sources: Sources) -> Path | None:
+    """The file of that name in the checkpoints folder, if there is one."""
+    folder = sources.checkpoints
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise BenchError(f"--checkpoints {folder} is not a folder")
+    paths = [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def hub_file(tag: str, local_only: bool) -> Path | None:
+    """Path of the hub's model.safetensors in the cache, fetched if allowed; None if it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    if not local_only and not _hub_answers():
+        return None
+    try:
+        return Path(hf_hub_download(tag, "model.safetensors", local_files_only=local_only, etag_timeout=10))
+    except Exception:  # offline, refused, unknown there: the caller says in one line what can be done
+        return None
+
+
+@cache
+def _hub_answers() -> bool:
+    """Whether the hub can be reached at all; asked first, as its client retries for a minute, a line each time."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if getproxies():  # the proxy knows, a socket of ours does not
+        return True
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        with socket.create_connection((address.hostname, address.port or 443), timeout=HUB_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def load_weights(model: nn.Module, path: Path, new_head: bool = False) -> None:
+    """Load a checkpoint strictly (.safetensors, or what `torch.load(weights_only=True)` reads). BenchError if not.
+
+    new_head: leave the model's classifier as it is, for a data set of other classes than the checkpoint's."""
+    model.load_state_dict(fitting_weights(model, path, new_head))
+
+
+def fitting_weights(model: nn.Module, path: Path, new_head: bool = False) -> dict[str, Tensor]:
+    """The state dict in a file, made sure to be the model's own, name by name; see `load_weights`."""
+    state = read_weights(path)
+    if isinstance(model, VisionTransformer):
+        state = checkpoint_filter_fn(state, model)
+    expected = model.state_dict()
+    if new_head:
+        own = {name: value for name, value in expected.items() if name.startswith(HEADS)}
+        state = {name: value for name, value in state.items() if not name.startswith(HEADS)} | own
+    for name, value in expected.items():
+        if name not in state:
+            raise BenchError(f"{path} is no checkpoint of this model: it lacks {name}")
+        if state[name].shape != value.shape:
+            found, wanted = tuple(state[name].shape), tuple(value.shape)
+            raise BenchError(
+                f"{path} is no checkpoint of this model: {name} is {found}, the model's {wanted}"
+            )
+    strangers = sorted(set(state) - set(expected))
+    if strangers:
+        raise BenchError(f"{path} is no checkpoint of this model: it also holds {', '.join(strangers[:3])}")
+    return state
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file; looks into {"model": ...}, {"state_dict": ...} as published checkpoints nest them."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BenchError(
+            f"{path} is no readable checkpoint (damaged, or not tensors alone): {reason[:160]}"
+        ) from None
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BenchError(f"{path} holds no state dict (name -> tensor)")
+    return state
