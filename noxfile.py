@@ -225,13 +225,15 @@ PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # every
 ANYWHERE = "not slurm and not browser and not gpu"  # tests that need none of these
 TIMM_TESTS = [
     "tests/golden",
-    *(f"tests/unit/test_{name}.py" for name in ("adapter_models", "cnn", "deviations", "flops", "inversion")),
+    *(f"tests/smi/test_{name}.py" for name in ("vit", "cnn", "deviations", "flops", "inversion")),
 ]
 
 OLDEST_TESTS = [
-    "tests/property",
+    "tests/laws",
+    "tests/bench/datasets",
+    "tests/bench/publish/figures",
     "tests/end_to_end",
-    *(f"tests/unit/test_{name}.py" for name in ("images", "objectives", "transfer", "datasets", "figures")),
+    *(f"tests/smi/test_{name}.py" for name in ("images", "objectives", "transfer")),
 ]
 
 
@@ -277,7 +279,7 @@ def slurm_tests(session: nox.Session) -> None:
 @nox.session
 def gpu_tests(session: nox.Session) -> None:
     """What only a CUDA device can show. Fails where there is none; not part of CI."""
-    python(session, "pytest", "-q", "-m", "gpu", "tests/unit", *session.posargs)
+    python(session, "pytest", "-q", "-m", "gpu", "tests", *session.posargs)
 
 
 @nox.session

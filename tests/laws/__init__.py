@@ -1,6 +1,6 @@
 """The laws that pruning and quantization obey, for any model size, patch grid, schedule, seed and dtype.
 
-`tests/property/test_laws.py` holds the code to each; `tests/property/test_mutations.py` plants the faults that are
+`tests/laws/test_laws.py` holds the code to each; `tests/laws/test_planted_faults.py` plants the faults that are
 listed here and demands that a law notices each.
 """
 

@@ -1,8 +1,9 @@
 """Every law of tests/laws holds, for whatever case hypothesis draws."""
 
-import laws
 import pytest
 from hypothesis import HealthCheck, given, settings
+
+import laws
 
 
 @pytest.mark.parametrize("name", laws.LAWS)

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.grid import load
 from smi.errors import SmiError
 
-TABLE3 = Path(__file__).parents[2] / "experiments" / "table3.yaml"
+TABLE3 = Path(__file__).parents[4] / "experiments" / "table3.yaml"
 
 
 @pytest.fixture

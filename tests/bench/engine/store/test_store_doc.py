@@ -13,7 +13,7 @@ from bench.engine.task import Task
 from bench.engine.worker import run_task
 from bench.tasks import KINDS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 TEXT = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
 
 

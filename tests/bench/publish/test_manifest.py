@@ -9,7 +9,7 @@ from bench.engine.task import Sources
 from bench.grid import load
 from bench.publish import manifest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GRIDS = {
     path.stem for path in (ROOT / "experiments").glob("*.yaml")
 }  # results may hold others, of the user's own

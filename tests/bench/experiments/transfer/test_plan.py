@@ -12,7 +12,7 @@ from bench.engine.task import Sources
 from bench.errors import BenchError
 from bench.grid import load
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = Path(__file__).parents[4] / "experiments"
 
 
 @pytest.fixture

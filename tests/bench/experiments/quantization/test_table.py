@@ -18,8 +18,8 @@ from bench.publish.__main__ import main
 from bench.publish.manifest import Sheet
 from bench.publish.parts import difference, holes, mean_std, status
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "table3.md"
-GRID = yaml.safe_load((Path(__file__).parents[2] / "experiments" / "table3.yaml").read_text(encoding="utf-8"))
+GOLDEN = Path(__file__).parents[3] / "golden" / "table3.md"
+GRID = yaml.safe_load((Path(__file__).parents[4] / "experiments" / "table3.yaml").read_text(encoding="utf-8"))
 
 
 def record(kind, key, metrics=None, cause=None, **more):
@@ -260,7 +260,7 @@ def table3_store(tmp_path):
     from bench import experiments
     from bench.engine.task import Sources
 
-    grid = load(Path(__file__).parents[2] / "experiments" / "table3.yaml")
+    grid = load(Path(__file__).parents[4] / "experiments" / "table3.yaml")
     cells = experiments.build(grid, "digits", Sources())[:1]
     store = Store(tmp_path / "store")
     store.prepare()

@@ -11,9 +11,10 @@ import inspect
 import sys
 import textwrap
 
-import laws
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+
+import laws
 from laws.core import Fault
 
 

@@ -15,7 +15,7 @@ from bench.grid import load
 from bench.publish.manifest import Sheet
 from smi.deviations import OF_CALIBRATION, OF_INVERSION
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = Path(__file__).parents[4] / "experiments"
 
 
 def tasks_of(cells):
