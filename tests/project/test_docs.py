@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pkgutil
 import re
 import subprocess
 from pathlib import Path
@@ -163,3 +164,17 @@ def test_nothing_of_one_machine_stands_in_the_tree():
             if PRIVATE.search(line):
                 found.append(f"{name_of(path)}:{number}: {line.strip()[:120]}")
     assert not found, "\n".join(found)
+
+
+def test_every_function_that_the_walk_through_a_cell_names_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    walk = text.partition("## One cell")[2].partition("\n## ")[0]
+    names = re.findall(r"`((?:bench|smi)(?:\.\w+)+)`", walk)
+    assert len(names) > 15
+    assert all(callable(pkgutil.resolve_name(name)) for name in names)
+
+
+def test_every_folder_of_bench_is_on_the_map():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = {path.parent.name for path in (ROOT / "bench").glob("*/__init__.py")}
+    assert rooms and all(f"`bench/{room}/`" in text for room in rooms)
