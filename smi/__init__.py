@@ -8,7 +8,8 @@ Source: Hu et al., "Sparse Model Inversion: Efficient Inversion of Vision Transf
 ICML 2024.
 """
 
-from smi import flops
+from smi import flops, published
+from smi.checkpoint import Checkpoint
 from smi.errors import (
     CheckpointError,
     Interrupted,
@@ -18,6 +19,7 @@ from smi.errors import (
     SmiError,
     UnsupportedModel,
 )
+from smi.execution import Execution
 from smi.images import SyntheticImages
 from smi.inversion import invert
 from smi.objectives import TERMS, Objective
@@ -25,6 +27,7 @@ from smi.quantization import QuantizedViT, quantize
 from smi.recipes import RECIPES, Recipe, recipe
 from smi.stopping import SCORES, Stopping
 from smi.transfer import Transfer, distil, transfer
+from smi.transfer_recipes import TRANSFER_RECIPES, TransferRecipe, transfer_recipe
 
 __version__ = "0.1.0"
 
@@ -32,7 +35,10 @@ __all__ = [
     "RECIPES",
     "SCORES",
     "TERMS",
+    "TRANSFER_RECIPES",
+    "Checkpoint",
     "CheckpointError",
+    "Execution",
     "Interrupted",
     "InvalidImages",
     "InvalidSetting",
@@ -44,11 +50,14 @@ __all__ = [
     "Stopping",
     "SyntheticImages",
     "Transfer",
+    "TransferRecipe",
     "UnsupportedModel",
     "distil",
     "flops",
     "invert",
+    "published",
     "quantize",
     "recipe",
     "transfer",
+    "transfer_recipe",
 ]

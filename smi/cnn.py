@@ -28,10 +28,7 @@ def handles(model: nn.Module) -> bool:
 
 
 class ConvModel:
-    """What the inversion loop asks of a model: the face of `smi.vit.TokenModel`, without patches."""
-
-    num_patches = 0
-    patch_size = (0, 0)
+    """A CNN as the inversion sees it (smi.adapters.Adapted): a model without patches."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -52,22 +49,41 @@ class ConvModel:
             raise UnsupportedModel(f"{type(model).__name__} does not return logits [B, classes]")
         self.classes = logits.shape[1]
 
+    @property
+    def num_patches(self) -> int:
+        return 0
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        return 0, 0
+
     def observe(self, view: Tensor, kept: Tensor | None, needs: frozenset[str]) -> dict[str, Any]:
         """One forward pass with what an objective needs beside the logits: fields of `smi.objectives.Step`."""
-        with self.watch(needs) as captured:
+        with self.hooked(needs) as captured:
             logits = self.forward(view, kept)
-        return self.described(logits, captured, needs)
+        return self.fields(logits, captured, needs)
 
-    def forward(self, view: Tensor, kept: None = None) -> Tensor:
+    def forward(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
         """Logits [B, classes] of images [B, C, H, W], always whole."""
-        return self.model(view)
+        logits: Tensor = self.model(image)
+        return logits
 
-    def watch(self, needs: frozenset[str]) -> AbstractContextManager[list[Any]]:
-        """While open, forward passes append to the list what `described` makes those fields from."""
+    def cls_attention(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Raises UnsupportedModel: a CNN has no class token."""
+        raise UnsupportedModel(
+            f"{type(self.model).__name__} has no class token, whose attention could rank patches"
+        )
+
+    def need_class_token(self) -> None:
+        """Raises UnsupportedModel, as `cls_attention` does."""
+        self.cls_attention(torch.empty(0))
+
+    def hooked(self, needs: frozenset[str]) -> AbstractContextManager[list[Any]]:
+        """While open, hooks append to the list what `fields` makes those fields from."""
         return self.batch_statistics() if "batchnorm" in needs else nullcontext([])
 
-    def described(self, logits: Tensor, captured: list[Any], needs: frozenset[str]) -> dict[str, Any]:
-        """The fields of `smi.objectives.Step` from the logits of a pass and what was captured during it."""
+    def fields(self, logits: Tensor, captured: list[Any], needs: frozenset[str]) -> dict[str, Any]:
+        """The fields of `smi.objectives.Step` from the logits of a pass and what hooks captured during it."""
         return {"logits": logits, "batchnorm": captured} if "batchnorm" in needs else {"logits": logits}
 
     @contextmanager

@@ -9,70 +9,23 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from smi.checkpoint import Checkpoint
-from smi.checks import is_number, is_whole
+from smi.checkpoint import Saver
 from smi.device import synchronise
-from smi.errors import Interrupted, InvalidSetting, NonFiniteLoss
+from smi.errors import Interrupted, NonFiniteLoss
 from smi.inversion import Progress, derived_seed
 from smi.objectives import kd_loss
 from smi.pool import Pool
+from smi.transfer_recipes import TransferRecipe
 from smi.vit import TokenModel, normalisation
 
 REPORT_SECONDS = 0.5  # between two progress reports
+PART = "transfer"  # of a checkpoint
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The numbers of one transfer, checked; everything that changes the result."""
-
-    steps: int
-    temperature: float
-    batch_size: int
-    rounds: int
-    train: str
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    betas: tuple[float, float]
-    weight_decay: float
-    flip: float
-    jitter: float
-    patches: int | None
-    seed: int
-    precision: str
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "rounds"):
-            self._require(
-                name, is_whole(getattr(self, name)) and getattr(self, name) >= 1, "a whole number >= 1"
-            )
-        self._require("steps", self.steps % self.rounds == 0, f"a multiple of rounds ({self.rounds})")
-        self._require("seed", is_whole(self.seed), "a whole number")
-        for name in ("temperature", "learning_rate"):
-            self._require(
-                name, is_number(getattr(self, name)) and getattr(self, name) > 0, "a number above 0"
-            )
-        self._require(
-            "weight_decay", is_number(self.weight_decay) and self.weight_decay >= 0, "a number >= 0"
-        )
-        self._require("momentum", is_number(self.momentum) and 0 <= self.momentum < 1, "0 to below 1")
-        two = len(self.betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in self.betas)
-        self._require("betas", two, "two numbers from 0 to below 1")
-        self._require("flip", is_number(self.flip) and 0 <= self.flip <= 1, "a probability from 0 to 1")
-        self._require("jitter", is_number(self.jitter) and 0 <= self.jitter <= 1, "a fraction from 0 to 1")
-        self._require("train", self.train in ("all", "head"), "all, head")
-        self._require("precision", self.precision in ("fp32", "bf16"), "fp32, bf16")
-
-    def _require(self, name: str, holds: bool, allowed: str) -> None:
-        if not holds:
-            raise InvalidSetting(f"transfer: {name} is {getattr(self, name)!r}; allowed: {allowed}")
 
 
 class Run:
@@ -82,21 +35,22 @@ class Run:
     """
 
     def __init__(
-        self, settings: Settings, teacher: TokenModel, student: TokenModel, pool: Pool, device: torch.device
+        self,
+        recipe: TransferRecipe,
+        seed: int,
+        teacher: TokenModel,
+        student: TokenModel,
+        pool: Pool,
+        device: torch.device,
     ) -> None:
-        self.settings, self.teacher, self.student, self.pool, self.device = (
-            settings,
-            teacher,
-            student,
-            pool,
-            device,
-        )
-        self.trained = _trained_parameters(student.model, settings.train)
+        self.recipe, self.seed, self.pool, self.device = recipe, seed, pool, device
+        self.teacher, self.student = teacher, student
+        self.trained = _trained_parameters(student.model, recipe.train)
         for parameter in student.model.parameters():
             parameter.requires_grad_(False)
         for parameter in self.trained.values():
             parameter.requires_grad_(True)
-        self.optimizer = _optimizer(list(self.trained.values()), settings)
+        self.optimizer = _optimizer(list(self.trained.values()), recipe)
         self.normal = [normalisation(model.model) for model in (teacher, student)]
         self.curve: list[dict[str, Any]] = []
         self.losses: list[float] = []  # since the last entry of the curve
@@ -104,14 +58,14 @@ class Run:
 
     def go(
         self,
-        saver: Checkpoint,
+        saver: Saver,
         evaluate: Evaluate | None,
         every: int | None,
         progress: Progress | None,
         should_stop: Callable[[], bool],
     ) -> None:
         """All steps that are left."""
-        total, reported = self.settings.steps, time.monotonic()
+        total, reported = self.recipe.steps, time.monotonic()
         self._evaluate(evaluate, every)
         while self.step < total:
             if should_stop():
@@ -138,20 +92,20 @@ class Run:
 
     def advance(self) -> float:
         """One step of the optimiser on one draw of the pool; returns the loss."""
-        settings, step = self.settings, self.step
-        generator = torch.Generator().manual_seed(derived_seed(settings.seed, "draw", step))
-        round_ = step // (settings.steps // settings.rounds)
-        pixels, kept = self.pool.draw(round_, settings.batch_size, settings.flip, settings.jitter, generator)
+        recipe, step = self.recipe, self.step
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, "draw", step))
+        round_ = step // (recipe.steps // recipe.rounds)
+        pixels, kept = self.pool.draw(round_, recipe.batch_size, recipe.flip, recipe.jitter, generator)
         pixels = pixels.to(self.device)
         kept = None if kept is None else kept.to(self.device)
         views = [(pixels - mean) / std for mean, std in self.normal]
-        self.student.model.train(settings.train == "all")
-        with _own_randomness(self.device, derived_seed(settings.seed, "dropout", step)), torch.enable_grad():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        self.student.model.train(recipe.train == "all")
+        with _own_randomness(self.device, derived_seed(self.seed, "dropout", step)), torch.enable_grad():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 with torch.no_grad():
                     wanted = self.teacher.forward(views[0], kept)
                 answered = self.student.forward(views[1], kept)
-            loss = kd_loss(answered, wanted, settings.temperature)
+            loss = kd_loss(answered, wanted, recipe.temperature)
             gradients = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
         value = float(loss.detach())
         self._check_finite(value, gradients)
@@ -168,7 +122,7 @@ class Run:
             norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients if g is not None])
             what, value = "gradient's norm", float(torch.linalg.vector_norm(norms))
         if not math.isfinite(value):
-            s = self.settings
+            s = self.recipe
             raise NonFiniteLoss(
                 f"the {what} is {value} at step {self.step} of {s.steps} of the transfer ({s.optimizer}, learning rate "
                 f"{s.learning_rate:g}, temperature {s.temperature:g}): lower the learning rate, or check the weights"
@@ -176,37 +130,36 @@ class Run:
 
     def _evaluate(self, evaluate: Evaluate | None, every: int | None) -> None:
         """Add to the curve where an entry is due and not there yet (a resumed run has it)."""
-        due = self.step in (0, self.settings.steps) or (every is not None and self.step % every == 0)
+        due = self.step in (0, self.recipe.steps) or (every is not None and self.step % every == 0)
         if evaluate is None or not due or (self.curve and self.curve[-1]["step"] == self.step):
             return
         self.student.model.eval()
         with torch.no_grad():
             figures = evaluate(self.student.model)
         loss = sum(self.losses) / len(self.losses) if self.losses else None
-        round_ = max(self.step - 1, 0) // (self.settings.steps // self.settings.rounds)
+        round_ = max(self.step - 1, 0) // (self.recipe.steps // self.recipe.rounds)
         self.curve.append({"step": self.step, "loss": loss, "pool": self.pool.size(round_), **figures})
         self.losses = []
 
-    def save(self, saver: Checkpoint) -> bool:
+    def save(self, saver: Saver) -> bool:
         """Write the state; False where there is no path to write it to."""
-        tensors = {f"weight.{name}": parameter for name, parameter in self.trained.items()}
+        state: dict[str, Any] = {f"weight.{name}": parameter for name, parameter in self.trained.items()}
         for name, parameter in self.trained.items():
             for field, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
-                    tensors[f"optimizer.{field}.{name}"] = value
-        figures = {"step": self.step, "seconds": self.seconds, "curve": self.curve, "losses": self.losses}
-        return saver.save(tensors, figures)
+                    state[f"optimizer.{field}.{name}"] = value
+        state |= {"step": self.step, "seconds": self.seconds, "curve": self.curve, "losses": self.losses}
+        return saver.save({PART: state})
 
-    def resume(self, saver: Checkpoint) -> None:
+    def resume(self, saver: Saver) -> None:
         """Take the saved state, if there is one of this run."""
-        saved = saver.load()
+        saved = saver.load().get(PART)
         if saved is None:
             return
-        tensors, figures = saved
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                parameter.copy_(tensors[f"weight.{name}"])
-        for key, value in tensors.items():
+                parameter.copy_(saved[f"weight.{name}"])
+        for key, value in saved.items():
             kind, _, rest = key.partition(".")
             if kind == "optimizer":
                 field, _, name = rest.partition(".")
@@ -214,8 +167,8 @@ class Run:
                 self.optimizer.state[parameter][field] = (
                     value if field == "step" else value.to(parameter.device)
                 )
-        self.step, self.seconds = figures["step"], figures["seconds"]
-        self.curve, self.losses = list(figures["curve"]), list(figures["losses"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.curve, self.losses = list(saved["curve"]), list(saved["losses"])
 
 
 def _trained_parameters(model: nn.Module, train: str) -> dict[str, nn.Parameter]:
@@ -226,11 +179,11 @@ def _trained_parameters(model: nn.Module, train: str) -> dict[str, nn.Parameter]
     return {name: p for name, p in model.named_parameters() if name.startswith(heads)}
 
 
-def _optimizer(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, settings.momentum, weight_decay=decay)
-    return torch.optim.AdamW(parameters, rate, settings.betas, weight_decay=decay)
+def _optimizer(parameters: list[nn.Parameter], recipe: TransferRecipe) -> torch.optim.Optimizer:
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, rate, recipe.momentum, weight_decay=decay)
+    return torch.optim.AdamW(parameters, rate, recipe.betas, weight_decay=decay)
 
 
 @contextmanager

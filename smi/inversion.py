@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from smi import deviations as published
-from smi import engine
-from smi.checkpoint import Checkpoint, fingerprint
-from smi.checks import is_whole
+from smi import published
+from smi.adapters import Adapted, adapt
+from smi.checkpoint import Checkpoint, Saver, fingerprint
+from smi.checks import is_whole, whole_seed
 from smi.device import outside_autocast, resolved
 from smi.errors import InvalidSetting, UnsupportedModel
+from smi.execution import Execution
 from smi.images import SyntheticImages
-from smi.loop import Batch, Plan, run_batch
+from smi.loop import Loop
 from smi.objectives import BATCH_MEANS, PIXEL_TERMS
 from smi.recipes import Recipe
 from smi.recipes import recipe as find_recipe
-from smi.stopping import Score, Stopping, cls_attention, find_score, least_attention
+from smi.state import Finished, InversionConfig, State
+from smi.stopping import Stopping, cls_attention, find_score, least_attention
 from smi.vit import frozen, normalisation
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -41,154 +44,137 @@ def invert(
     stopping: Stopping | None = None,
     seed: int = 0,
     *,
-    score: str | Score = "cls_attention",
     targets: Sequence[int] | Tensor | None = None,
     iterations: int | None = None,
     batch_size: int | None = None,
-    micro_batch: int | None = None,
     device: str | torch.device | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
-    compile: bool = False,
-    cuda_graphs: bool = False,
-    checkpoint: Any = None,
-    checkpoint_seconds: float = 60.0,
+    execution: Execution | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
     snapshots: Iterable[int] = (),
-    student: nn.Module | None = None,
-    deviations: Iterable[str] = (),
 ) -> SyntheticImages:
     """Synthesise images from a trained timm VisionTransformer, or densely from a CNN with BatchNorm (smi/cnn.py).
 
     model: never changed (weights, modes, hooks, flags); its timm data config gives the normalisation.
     count: images; batch_size: how many are optimised together (all by default). TV is a norm over the batch, so
-        batch_size is part of the objective. micro_batch: how many of them go through the model together (all by
-        default); this bounds memory and changes the result by rounding only, so it takes no objective that
-        couples images through the model (patch similarity's shared grid, BatchNorm's statistics, the adaptive term).
-    recipe: a name of RECIPES or a Recipe; iterations: overrides the recipe's number (the last stop must fit).
+        batch_size is part of the objective.
+    recipe: a name of RECIPES or a Recipe, with a student where its objective has the adaptive term; of
+        smi.published.recipe to follow the published code in place of the paper. iterations: overrides the recipe's
+        number (the last stop must fit).
     stopping: None is dense; a Stopping makes it sparse: a stopped patch's pixels never change again (section 3.2).
-    score: ranks patches at a stop: a name of SCORES or a callable; beside a checkpoint one with a name of its own.
     seed: equal seeds give equal bits on one machine (on a GPU, up to rounding). targets: int
         [count], drawn uniformly if None.
-    device: where to run (the model's own by default). precision: "bf16" runs the model under autocast; pixels,
-        losses and Adam stay float32.
-    compile: run the model through torch.compile, anew in each stage; needs a C++ compiler (CPU) or Triton (GPU).
-    cuda_graphs: record the model's launches once in each stage and replay them; CUDA only, not with compile.
-        Both change the result by rounding only.
-    checkpoint: a file for resumable state, written every `checkpoint_seconds` and on interruption; an existing one
-        of the same run is continued to the same bits. The file stays when the run is done.
+    device: where to run (the model's own by default). execution: how the model is run there (micro-batches,
+        torch.compile, CUDA graphs, bf16); eager and float32 by default.
+    checkpoint: a file for resumable state, or a Checkpoint; written every so many seconds and on interruption. An
+        existing one of the same run is continued to the same bits. The file stays when the run is done.
     progress: called with (iterations done, iterations in all, figures). should_stop: asked every iteration.
     snapshots: iterations whose images are kept in `traces` (0 is the noise).
-    student: the model that the objective's adaptive term disagrees with; frozen, fed whole images, not changed.
-    deviations: names of smi.deviations.OF_INVERSION: where to follow the published code instead of the paper.
 
     Returns SyntheticImages: pixels [count, C, H, W], kept [count, K] or None.
     Raises InvalidSetting, UnsupportedModel, CheckpointError, NonFiniteLoss; Interrupted when told to stop.
     """
-    adapted = engine.adapt_any(model)
+    adapted: Adapted = adapt(model)
+    execution = Execution() if execution is None else execution
     chosen = find_recipe(recipe) if iterations is None else find_recipe(recipe, iterations=iterations)
-    plan = Plan(
-        recipe=chosen,
-        stopping=stopping,
-        score=find_score(score),
-        precision=precision,
-        snapshots=tuple(sorted(set(snapshots))),
-        deviations=published.check(deviations, published.OF_INVERSION),
-        micro_batch=micro_batch,
-    )
+    config = InversionConfig(chosen, stopping, tuple(sorted(set(snapshots))))
     _check_model(adapted)
-    _check(plan, adapted, count, batch_size)
-    seed = _check_seed(seed)
-    _check_student(student, chosen)
+    _check_sizes(count, batch_size)
+    _check_config(config, adapted, execution)
+    seed = whole_seed(seed)
     targets = _check_targets(targets, count, adapted.classes)
     device = next(model.parameters()).device if device is None else resolved(device)
-    engine.check(compile, cuda_graphs, device)
-    if device != next(model.parameters()).device:
-        adapted = engine.adapt_any(copy.deepcopy(model).to(device))
-    if student is not None:
-        student = (
-            student if next(student.parameters()).device == device else copy.deepcopy(student).to(device)
-        )
-        plan = replace(plan, student=student)
-    plan = replace(plan, observer=engine.observer(adapted, precision, chosen.objective.needs, compile))
-    if cuda_graphs:
-        plan = replace(plan, execute=engine.Replayed())
-    settings = {
-        "recipe": chosen.to_json(),
-        "stopping": None if stopping is None else {"at": list(stopping.at), "drop": list(stopping.drop)},
-        "score": score if isinstance(score, str) else getattr(score, "__qualname__", type(score).__name__),
+    execution.check(device)
+    settings = _settings(config, execution) | {
         "seed": seed,
         "count": count,
         "batch_size": batch_size or count,
-        "micro_batch": micro_batch,
-        "precision": precision,
-        "snapshots": list(plan.snapshots),
-        "deviations": sorted(plan.deviations),
     }
-    engines = {"compile": compile or None, "cuda_graphs": cuda_graphs or None}
-    settings |= {name: on for name, on in engines.items() if on}
-    identity = {}
+    identity: dict[str, Any] = {}
     if checkpoint is not None:
-        _check_name(score)
-        weights = fingerprint(adapted.model)
-        identity = {**settings, **engines} | {
-            "weights": weights,
-            "student": None if student is None else fingerprint(student),
+        _check_name(stopping)
+        identity = settings | {
+            "compile": execution.compile or None,
+            "cuda_graphs": execution.cuda_graphs or None,
+            "weights": fingerprint(model),
+            "student": None if chosen.student is None else fingerprint(chosen.student),
             "targets": None if targets is None else targets.tolist(),
             "device": device.type,
         }
-    saver = Checkpoint(checkpoint, identity, checkpoint_seconds)
-    size = batch_size or count
-    current = torch.cuda.device(device) if cuda_graphs else nullcontext()
-    with frozen(adapted.model), frozen(student) if student is not None else nullcontext(), current:
-        finished = _run_batches(adapted, plan, saver, seed, count, size, targets, progress, should_stop)
+    saver = Saver(checkpoint, identity)
+    there, student = _on_device(model, device), None
+    if there is not model:
+        adapted = adapt(there)
+    if chosen.student is not None:
+        student = _on_device(chosen.student, device)
+        config = replace(config, recipe=find_recipe(chosen, student=student))
+    loop = published.loop_of(adapted, config, execution.passes(adapted, chosen.objective.needs))
+    sizes = [min(batch_size or count, count - start) for start in range(0, count, batch_size or count)]
+    current = torch.cuda.device(device) if execution.cuda_graphs else nullcontext()
+    with frozen(there), frozen(student) if student is not None else nullcontext(), current:
+        finished = _run_batches(loop, saver, seed, sizes, targets, device, progress, should_stop)
         made = settings | {"iterations": chosen.iterations, "device": device.type} | _merge_figures(finished)
-        images = _assemble(adapted, plan, finished, made)
-        return published.finish(images, adapted, stopping, plan.deviations)
+        return loop.finish(_assemble(loop, finished, made))
 
 
-def _check_student(student: nn.Module | None, recipe: Recipe) -> None:
+def _settings(config: InversionConfig, execution: Execution) -> dict[str, Any]:
+    """What an inversion was made with, as JSON values: part of the images' `made` and of a checkpoint's identity."""
+    stopping = config.stopping
+    score = None if stopping is None else stopping.score
+    settings = {
+        "recipe": config.recipe.to_json(),
+        "stopping": None if stopping is None else {"at": list(stopping.at), "drop": list(stopping.fractions)},
+        "score": score if score is None or isinstance(score, str) else _name(score),
+        "micro_batch": execution.micro_batch,
+        "precision": execution.precision,
+        "snapshots": list(config.snapshots),
+        "deviations": published.deviations_of(config.recipe),
+    }
+    modes = {"compile": execution.compile, "cuda_graphs": execution.cuda_graphs}
+    return settings | {name: on for name, on in modes.items() if on}
+
+
+def _on_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model itself where it is there already, else a copy."""
+    return model if next(model.parameters()).device == device else copy.deepcopy(model).to(device)
+
+
+def _check_sizes(count: Any, batch_size: Any) -> None:
+    for name, value in {"count": count, "batch_size": count if batch_size is None else batch_size}.items():
+        if not is_whole(value) or value < 1:
+            raise InvalidSetting(f"{name} is {value!r}; allowed: a whole number >= 1")
+
+
+def _check_config(config: InversionConfig, adapted: Adapted, execution: Execution) -> None:
+    recipe, stopping = config.recipe, config.stopping
+    coupled = [term.name for term in recipe.objective.terms if term.name not in PIXEL_TERMS | BATCH_MEANS]
+    if execution.micro_batch is not None and coupled:
+        raise InvalidSetting(
+            f"micro_batch cannot split the term {coupled[0]}, which couples the images of a batch; allowed: None"
+        )
+    if any(not isinstance(t, int) or not 0 <= t <= recipe.iterations for t in config.snapshots):
+        raise InvalidSetting(
+            f"snapshots are {list(config.snapshots)}; allowed: iterations 0 to {recipe.iterations}"
+        )
+    if stopping is not None:
+        if not adapted.num_patches:
+            kind = type(adapted.model).__name__
+            raise UnsupportedModel(f"stopping needs the patches of a timm VisionTransformer; {kind} has none")
+        if find_score(stopping.score) in (cls_attention, least_attention):
+            adapted.need_class_token()
+        stopping.check(recipe.iterations)
+        stopping.kept_counts(adapted.num_patches)
     asked = "student_logits" in recipe.objective.needs
-    if asked and student is None:
+    if asked and recipe.student is None:
         raise InvalidSetting(f"recipe {recipe.name} has the adaptive term: give a student")
-    if student is not None and not asked:
+    if recipe.student is not None and not asked:
         raise InvalidSetting(
             f"a student was given, but recipe {recipe.name} has no term that asks for one (adaptive)"
         )
 
 
-def _check(plan: Plan, adapted: Any, count: int, batch_size: int | None) -> None:
-    sizes = {
-        "count": count,
-        "batch_size": count if batch_size is None else batch_size,
-        "micro_batch": count if plan.micro_batch is None else plan.micro_batch,
-    }
-    for name, value in sizes.items():
-        if not is_whole(value) or value < 1:
-            raise InvalidSetting(f"{name} is {value!r}; allowed: a whole number >= 1")
-    if plan.precision not in ("fp32", "bf16"):
-        raise InvalidSetting(f"precision is {plan.precision!r}; allowed: fp32, bf16")
-    coupled = [
-        term.name for term in plan.recipe.objective.terms if term.name not in PIXEL_TERMS | BATCH_MEANS
-    ]
-    if plan.micro_batch is not None and coupled:
-        raise InvalidSetting(
-            f"micro_batch cannot split the term {coupled[0]}, which couples the images of a batch; allowed: None"
-        )
-    if any(not isinstance(t, int) or not 0 <= t <= plan.recipe.iterations for t in plan.snapshots):
-        end = plan.recipe.iterations
-        raise InvalidSetting(f"snapshots are {list(plan.snapshots)}; allowed: iterations 0 to {end}")
-    if plan.stopping is not None:
-        if not adapted.num_patches:
-            kind = type(adapted.model).__name__
-            raise UnsupportedModel(f"stopping needs the patches of a timm VisionTransformer; {kind} has none")
-        if plan.score in (cls_attention, least_attention):
-            adapted.need_class_token()
-        plan.stopping.check(plan.recipe.iterations)
-        plan.stopping.kept_counts(adapted.num_patches)
-
-
-def _check_model(adapted: Any) -> None:
+def _check_model(adapted: Adapted) -> None:
     kind = next(adapted.model.parameters()).dtype
     if kind != torch.float32:
         name = str(kind).removeprefix("torch.")
@@ -197,16 +183,14 @@ def _check_model(adapted: Any) -> None:
         )
 
 
-def _check_seed(seed: Any) -> int:
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
-        raise InvalidSetting(f"seed is {seed!r}; allowed: a whole number")
-    return int(seed)
+def _name(score: Any) -> str:
+    return str(getattr(score, "__qualname__", type(score).__name__))
 
 
-def _check_name(score: str | Score) -> None:
+def _check_name(stopping: Stopping | None) -> None:
     """A checkpoint knows a score of one's own by its name, so that it resumes with that one alone."""
-    name = score if isinstance(score, str) else getattr(score, "__qualname__", "<lambda>")
-    if "<lambda>" in name:
+    score = None if stopping is None else stopping.score
+    if callable(score) and "<lambda>" in getattr(score, "__qualname__", "<lambda>"):
         raise InvalidSetting(
             "checkpoint: the score has no name by which a later run could know it again; "
             "allowed: a name of SCORES, or a function made with def"
@@ -232,45 +216,48 @@ def derived_seed(seed: int, *purpose: int | str) -> int:
 
 
 def _run_batches(
-    adapted, plan, saver, seed, count, batch_size, targets, progress, should_stop
-) -> list[Batch]:
-    """One batch after the other; the checkpoint holds the finished ones and the state of the running one."""
-    mean, std = normalisation(adapted.model)
+    loop: Loop,
+    saver: Saver,
+    seed: int,
+    sizes: Sequence[int],
+    targets: Tensor | None,
+    device: torch.device,
+    progress: Progress | None,
+    should_stop: Callable[[], bool] | None,
+) -> list[Finished]:
+    """One batch after the other; the checkpoint holds the finished ones' images and the state of the running one."""
     saved = saver.load()
-    tensors, figures = saved if saved else ({}, {"batches": []})
-    starts = range(0, count, batch_size)
-    total = plan.recipe.iterations * len(starts)
-    batches: list[Batch] = []
-    for index, start in enumerate(starts):
-        if index < len(figures["batches"]):
-            batch = Batch.from_saved(index, tensors, figures["batches"][index], mean.device)
-        else:
-            size = min(batch_size, count - start)
-            given = None if targets is None else targets[start : start + size]
-            seeds = (derived_seed(seed, index, "images"), derived_seed(seed, index, "score"))
-            batch = Batch.start(adapted, plan, size, given, seeds, mean.device)
-        batches.append(batch)
+    length = loop.config.recipe.iterations
+    finished: list[Finished] = []
+    for index, size in enumerate(sizes):
+        found = saved.get(str(index), {})
+        if found.get("finished"):
+            finished.append(Finished.from_state_dict(found))
+            continue
+        given = None if targets is None else targets[sum(sizes[:index]) :][:size]
+        seeds = (derived_seed(seed, index, "images"), derived_seed(seed, index, "score"))
+        state = State.start(loop.model, loop.config, size, given, seeds, device)
+        if found:
+            state.load_state_dict(found, loop.model.grid)
 
-        def save(batches: list[Batch] = batches) -> bool:
-            pairs = [batch.to_saved(position) for position, batch in enumerate(batches)]
-            return saver.save(
-                {k: v for t, _ in pairs for k, v in t.items()}, {"batches": [f for _, f in pairs]}
-            )
+        def save(*running: State) -> bool:
+            states = [batch.state_dict() for batch in (*finished, *running)]
+            return saver.save({str(position): state for position, state in enumerate(states)})
 
-        def report(
-            done: int, figures: Mapping[str, float], before: int = index * plan.recipe.iterations
-        ) -> None:
+        def report(done: int, figures: Mapping[str, float], before: int = index * length) -> None:
             if progress is not None:
-                progress(before + done, total, figures)
+                progress(before + done, length * len(sizes), figures)
 
-        run_batch(adapted, plan, batch, (mean, std), saver.due, save, report, should_stop or (lambda: False))
-    save()
-    return batches
+        loop.run(state, saver.due, partial(save, state), report, should_stop or (lambda: False))
+        finished.append(state.finish())
+        del state  # its optimiser goes before the next batch comes
+    saver.save({str(position): batch.state_dict() for position, batch in enumerate(finished)})
+    return finished
 
 
-def _merge_figures(batches: list[Batch]) -> dict[str, Any]:
+def _merge_figures(batches: Sequence[Finished]) -> dict[str, Any]:
     """Seconds, stages and the loss curve of all batches; the curve is their mean, at up to 200 points."""
-    losses = torch.stack([batch.losses.cpu() for batch in batches]).mean(0)
+    losses = torch.stack([batch.losses for batch in batches]).mean(0)
     points = torch.linspace(0, len(losses) - 1, min(200, len(losses))).round().long().unique()
     stages: list[dict[str, Any]] = [dict(stage) for stage in batches[0].stages]
     for batch in batches[1:]:
@@ -283,23 +270,28 @@ def _merge_figures(batches: list[Batch]) -> dict[str, Any]:
     }
 
 
-def _assemble(adapted: Any, plan: Plan, batches: list[Batch], made: dict[str, Any]) -> SyntheticImages:
-    mean, std = (t.cpu() for t in normalisation(adapted.model))
-    pixels = torch.cat([batch.image.detach().cpu() for batch in batches])
+def _assemble(loop: Loop, batches: Sequence[Finished], made: dict[str, Any]) -> SyntheticImages:
+    mean, std = (t.cpu() for t in normalisation(loop.model.model))
+    pixels = torch.cat([batch.image for batch in batches])
+    kept = [batch.kept for batch in batches if batch.kept is not None]
+    shots, sparse = loop.config.snapshots, loop.config.stopping is not None
     traces = {}
-    if plan.snapshots:
-        shots = [torch.stack([batch.snapshots[t] for t in plan.snapshots]) for batch in batches]
-        traces["snapshot_pixels"] = (torch.cat(shots, 1) * std + mean).clamp(0, 1)
-    if plan.stopping is not None:
-        traces["importance"] = torch.cat([torch.stack(batch.importance) for batch in batches], 1)
-        if plan.snapshots:
-            masks = [torch.stack([batch.masks[t] for t in plan.snapshots]) for batch in batches]
-            traces["snapshot_mask"] = torch.cat(masks, 1)
+
+    def of_all(kind: str) -> Tensor:
+        found = [getattr(batch.traces, kind) for batch in batches]
+        return torch.cat([torch.stack([one[t] for t in shots]) for one in found], 1)
+
+    if shots:
+        traces["snapshot_pixels"] = (of_all("snapshots") * std + mean).clamp(0, 1)
+    if sparse:
+        traces["importance"] = torch.cat([torch.stack(batch.traces.importance) for batch in batches], 1)
+    if sparse and shots:
+        traces["snapshot_mask"] = of_all("masks")
     return SyntheticImages(
         pixels=(pixels * std + mean).clamp(0, 1),
-        targets=torch.cat([batch.targets.cpu() for batch in batches]),
-        kept=None if plan.stopping is None else torch.cat([batch.kept.cpu() for batch in batches]),
-        patch_size=adapted.patch_size,
+        targets=torch.cat([batch.targets for batch in batches]),
+        kept=torch.cat(kept) if kept else None,
+        patch_size=loop.model.patch_size,
         made=made,
         traces=traces,
     )

@@ -1,306 +1,249 @@
 """The optimisation of one batch: jitter, forward on kept patches, loss, Adam, clamp; stops in between.
 
-Shapes: B images, C channels, H x W pixels, P patches, K kept, T iterations. The optimised variable is the kept
-patches [B, K, C*ph*pw], laid on a canvas whose other pixels nothing touches; when dense it is the image itself.
+One loss is followed in three hops: `Loop.iterate` asks `Loop.gradient`, which calls the terms of smi/objectives.py.
+Terms that read the pixels alone (total variation, norms) are computed once, on the images as they are. Terms that
+read the model's output go through the model, on the kept patches' pixels gathered straight from the image as
+stored, whole or in micro-batches, and their gradient is added in place. Weights are frozen.
+
+Shapes: B images, C channels, H x W pixels, P patches of ph x pw pixels, K kept, T iterations.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from smi.clock import Clock
-from smi.engine import direct
+from smi.adapters import Adapted
+from smi.device import synchronise
 from smi.errors import Interrupted, NonFiniteLoss
-from smi.geometry import Jitter, PatchGrid, kept_mask, pixel_index, take_patches
-from smi.recipes import Recipe
-from smi.step import loss_and_gradient
-from smi.stopping import Score, Stopping, most_important
+from smi.execution import Passes
+from smi.geometry import Jitter
+from smi.images import SyntheticImages
+from smi.objectives import Objective, Step
+from smi.state import InversionConfig, State
+from smi.stopping import find_score, most_important
+from smi.vit import normalisation
 
 REPORT_SECONDS = 0.5  # between two progress reports; each one waits for the device
 
+Report = Callable[[int, Mapping[str, float]], None]
+
 
 @dataclass(frozen=True)
-class Plan:
-    """What all batches of one inversion share."""
+class Loop:
+    """Takes batches from where they are to the end of their recipe, by the paper's text.
 
-    recipe: Recipe
-    stopping: Stopping | None
-    score: Score
-    precision: str
-    snapshots: tuple[int, ...]
-    deviations: frozenset[str] = frozenset()  # of smi.deviations
-    student: Callable[[Tensor], Tensor] | None = None  # of the adaptive term: view [B, C, H, W] -> logits
-    micro_batch: int | None = None  # images that go through the model together; None is the whole batch
-    observer: Any = None  # of losses, if it is not the model that scores: smi.engine.observer
-    execute: Callable[..., tuple[Tensor, Tensor]] = direct  # how a pass through it is run: smi.engine
-
-    def stops_at(self, iteration: int) -> bool:
-        """Do patches stop before this iteration?"""
-        return self.stopping is not None and iteration in self.stopping.at
-
-
-@dataclass
-class Batch:
-    """The whole state of one batch between two iterations.
-
-    image: [B, C, H, W], normalised; kept: int64 [B, K], None before the first stop; targets: int64 [B].
-    optimizer: Adam over one tensor; losses: float32 [T], filled up to `iteration`.
+    model: ranks patches, and says how images are cut and normalised. passes: how the model's part of an iteration is
+    run (smi/execution.py). Other kinds of loops override single methods, as smi/published.py does.
     """
 
-    image: Tensor
-    targets: Tensor
-    optimizer: torch.optim.Adam
-    losses: Tensor
-    jitter_generator: torch.Generator
-    score_generator: torch.Generator
-    chance: float
-    kept: Tensor | None = None
-    pixels: Tensor | None = None  # where those patches' pixels lie, see smi.geometry.pixel_index
-    scores: Tensor | None = None  # [B, K], where the next stop's were taken early
-    iteration: int = 0
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    importance: list[Tensor] = field(default_factory=list)
-    snapshots: dict[int, Tensor] = field(default_factory=dict)
-    masks: dict[int, Tensor] = field(default_factory=dict)
+    model: Adapted
+    config: InversionConfig
+    passes: Passes
 
-    @classmethod
-    def start(cls, model, plan: Plan, size: int, targets: Tensor | None, seeds, device) -> Batch:
-        """Gaussian noise and uniform targets, drawn on the CPU so that they do not depend on the device."""
-        generator = torch.Generator().manual_seed(seeds[0])
-        noise = torch.randn(size, model.channels, model.grid.height, model.grid.width, generator=generator)
-        drawn = torch.randint(model.classes, (size,), generator=generator)
-        chance = float(torch.rand((), generator=generator))
-        image = noise.to(device)
-        return cls(
-            image=image,
-            targets=(drawn if targets is None else targets).to(device),
-            optimizer=_adam(image, plan.recipe),
-            losses=torch.zeros(plan.recipe.iterations, device=device),
-            jitter_generator=generator,
-            score_generator=torch.Generator().manual_seed(seeds[1]),
-            chance=chance,
+    @cached_property
+    def valid_range(self) -> tuple[Tensor, Tensor]:
+        """What pixels of 0 and of 1 become when they are normalised, [1, C, 1, 1] each."""
+        model = self.model.model
+        mean, std = (value.to(next(model.parameters()).dtype) for value in normalisation(model))
+        return (0 - mean) / std, (1 - mean) / std
+
+    def run(
+        self,
+        state: State,
+        due: Callable[[], bool],
+        save: Callable[[], bool],
+        report: Report,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Take a batch from where it is to the end of its recipe.
+
+        due, save: is a checkpoint due, and write one (False: there is no file to write). report: called with the
+        iterations done and the figures to show.
+        Raises NonFiniteLoss, and Interrupted (after saving) when should_stop says so.
+        """
+        recipe, stopping, patches = self.config.recipe, self.config.stopping, self.model.num_patches
+        counts = dict(zip(stopping.at, stopping.kept_counts(patches), strict=True)) if stopping else {}
+        clock = Clock(state, patches)
+        reported = time.monotonic()
+        for iteration in range(state.iteration, recipe.iterations):
+            if should_stop():
+                clock.stop()
+                kept = "; the state is saved" if save() else ""
+                raise Interrupted(f"stopped at iteration {iteration} of {recipe.iterations}{kept}")
+            if iteration in counts:
+                self._check_finite(state)
+                self.prune(state, counts[iteration])
+                clock.restart()
+            self._snapshot(state)
+            self.iterate(state)
+            state.iteration = iteration + 1
+            if time.monotonic() - reported >= REPORT_SECONDS:
+                self._check_finite(state)
+                report(state.iteration, {"loss": float(state.losses[iteration])})
+                reported = time.monotonic()
+            if due():
+                clock.restart()
+                save()
+        self._check_finite(state)
+        self._snapshot(state)
+        clock.stop()
+        report(state.iteration, {"loss": float(state.losses[-1])})
+
+    @torch.no_grad()
+    def iterate(self, state: State) -> None:
+        """One step of Adam on the kept pixels, kept in the range of valid ones."""
+        image, variable, pixels = state.image, state.variable, state.pixels
+        for group in state.optimizer.param_groups:
+            group["lr"] = self.config.recipe.learning_rate_at(state.iteration)
+        state.losses[state.iteration], gradient = self.gradient(state, self.draw_jitter(state))
+        if variable is image or pixels is None:
+            variable.grad = gradient
+        else:
+            variable.grad = gradient.flatten(1).gather(1, pixels).view_as(variable)
+        state.optimizer.step()
+        variable.grad = None
+        low, high = self.valid_range
+        if variable is image or pixels is None:
+            image.clamp_(low, high)
+        else:
+            channels = variable.view(*variable.shape[:2], image.shape[1], -1)  # [B, K, C, ph*pw]
+            channels.clamp_(low.view(1, 1, -1, 1), high.view(1, 1, -1, 1))
+            image.view(len(image), -1).scatter_(1, pixels, variable.flatten(1))
+
+    @torch.enable_grad()
+    def gradient(self, state: State, jitter: Jitter) -> tuple[Tensor, Tensor]:
+        """(objective, its gradient to the whole image [B, C, H, W]), without touching the state.
+
+        In micro-batches the result is that of one batch up to rounding: cross-entropy is a mean over images, so each
+        part counts by its share, and the pixels' terms are norms over the batch that are not split.
+        """
+        recipe, passes, grid = self.config.recipe, self.passes, self.model.grid
+        of_model, of_pixels = recipe.objective.of_model, recipe.objective.of_pixels
+        gathered = state.kept is not None and recipe.student is None  # a student is fed whole images
+        image = state.image.detach().requires_grad_()
+        reads_view = (of_model is not None and not gathered) or (
+            of_pixels is not None and of_pixels.reads_view
         )
-
-    @property
-    def variable(self) -> Tensor:
-        """What Adam moves: kept patches [B, K, C*ph*pw] after a stop, else the image itself."""
-        return self.optimizer.param_groups[0]["params"][0]
-
-    def hold(self, kept: Tensor, grid: PatchGrid) -> None:
-        """From here on these patches are the ones still in."""
-        self.kept, self.pixels = kept, pixel_index(kept, grid, self.image.shape[1])
-
-    def to_saved(self, index: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """(tensors named `<index>.<what>`, JSON figures) from which `from_saved` continues to the same bits."""
-        tensors = {
-            "image": self.image,
-            "targets": self.targets,
-            "losses": self.losses,
-            "jitter_generator": self.jitter_generator.get_state(),
-            "score_generator": self.score_generator.get_state(),
-            **{f"adam.{name}": t for name, t in self.optimizer.state[self.variable].items()},
-            **{f"importance.{stop}": t for stop, t in enumerate(self.importance)},
-            **{f"snapshot.{t}": image for t, image in self.snapshots.items()},
-            **{f"mask.{t}": mask for t, mask in self.masks.items()},
-        }
-        if self.kept is not None:
-            tensors["kept"] = self.kept
-        if self.variable is not self.image:
-            tensors["variable"] = self.variable
-        if self.scores is not None:
-            tensors["scores"] = self.scores
-        group = {k: v for k, v in self.optimizer.param_groups[0].items() if k in ("lr", "betas", "eps")}
-        figures = {"iteration": self.iteration, "chance": self.chance, "stages": self.stages, "adam": group}
-        return {f"{index}.{name}": tensor for name, tensor in tensors.items()}, figures
-
-    @classmethod
-    def from_saved(
-        cls, index: int, tensors: Mapping[str, Tensor], figures: Mapping[str, Any], device
-    ) -> Batch:
-        """The state that `to_saved` described, on a device."""
-        start = f"{index}."
-        own = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
-
-        def numbered(prefix: str) -> dict[int, Tensor]:
-            return {int(n.removeprefix(prefix)): t for n, t in own.items() if n.startswith(prefix)}
-
-        image = own["image"].to(device)
-        variable = own["variable"].to(device) if "variable" in own else image
-        optimizer = _adam_over(variable, **figures["adam"])
-        adam = {name.removeprefix("adam."): t for name, t in own.items() if name.startswith("adam.")}
-        if adam:
-            optimizer.state[variable] = {name: tensor.to(device) for name, tensor in adam.items()}
-        generators = []
-        for name in ("jitter_generator", "score_generator"):
-            generators.append(torch.Generator())
-            generators[-1].set_state(own[name])
-        return cls(
-            image=image,
-            targets=own["targets"].to(device),
-            optimizer=optimizer,
-            losses=own["losses"].to(device),
-            jitter_generator=generators[0],
-            score_generator=generators[1],
-            chance=figures["chance"],
-            kept=own["kept"].to(device) if "kept" in own else None,
-            scores=own["scores"].to(device) if "scores" in own else None,
-            iteration=figures["iteration"],
-            stages=list(figures["stages"]),
-            importance=list(dict(sorted(numbered("importance.").items())).values()),
-            snapshots=numbered("snapshot."),
-            masks=numbered("mask."),
-        )
-
-
-def _adam_over(
-    variable: Tensor, lr: float, betas: tuple[float, float], eps: float = 1e-8
-) -> torch.optim.Adam:
-    fused = variable.device.type in ("cpu", "cuda")
-    return torch.optim.Adam([variable], lr=lr, betas=tuple(betas), eps=eps, fused=fused)
-
-
-def _adam(variable: Tensor, recipe: Recipe) -> torch.optim.Adam:
-    return _adam_over(variable, recipe.learning_rate, recipe.betas)
-
-
-def run_batch(
-    model,
-    plan: Plan,
-    batch: Batch,
-    statistics: tuple[Tensor, Tensor],
-    due: Callable[[], bool],
-    save: Callable[[], bool],
-    report: Callable[[int, Mapping[str, float]], None],
-    should_stop: Callable[[], bool],
-) -> None:
-    """Take a batch from where it is to the end of its recipe.
-
-    due, save: is a checkpoint due, and write one (False: there is no file to write). report: called with the
-    iterations done and the figures to show.
-    Raises NonFiniteLoss, and Interrupted (after saving) when should_stop says so.
-    """
-    recipe, stopping = plan.recipe, plan.stopping
-    mean, std = statistics
-    if batch.kept is not None:  # resumed
-        batch.hold(batch.kept, model.grid)
-    low, high = (0 - mean) / std, (1 - mean) / std  # [1, C, 1, 1]: what valid pixels become
-    cut_at = dict(zip(stopping.at, stopping.kept_counts(model.num_patches), strict=True)) if stopping else {}
-    clock = Clock(batch, model.num_patches)
-    reported = time.monotonic()
-    for iteration in range(batch.iteration, recipe.iterations):
-        if should_stop():
-            clock.stop()
-            kept = "; the state is saved" if save() else ""
-            raise Interrupted(f"stopped at iteration {iteration} of {recipe.iterations}{kept}")
-        if iteration in cut_at:
-            _check_finite(batch, recipe)
-            stop_patches(model, plan, batch, cut_at[iteration])
-            clock.restart()
-        _snapshot(plan, batch, model.num_patches)
-        if "earlier_attention" in plan.deviations and plan.stops_at(iteration + 1):
-            batch.scores = _score(model, plan, batch)
-        iterate(model, plan, batch, low, high)
-        batch.iteration = iteration + 1
-        if time.monotonic() - reported >= REPORT_SECONDS:
-            _check_finite(batch, recipe)
-            report(batch.iteration, {"loss": float(batch.losses[iteration])})
-            reported = time.monotonic()
-        if due():
-            clock.restart()
-            save()
-    _check_finite(batch, recipe)
-    _snapshot(plan, batch, model.num_patches)
-    clock.stop()
-    report(batch.iteration, {"loss": float(batch.losses[-1])})
-
-
-@torch.no_grad()
-def iterate(model, plan: Plan, batch: Batch, low: Tensor, high: Tensor) -> None:
-    """One step of Adam on the kept pixels. low, high: [1, C, 1, 1], the range of valid pixels, normalised."""
-    recipe, image = plan.recipe, batch.image
-    for group in batch.optimizer.param_groups:
-        group["lr"] = recipe.learning_rate_at(batch.iteration)
-    jitter = recipe.draw_jitter(batch.iteration, image.shape[2], image.shape[3], batch.jitter_generator)
-    if "earlier_attention" in plan.deviations:
-        beside_a_stop = plan.stops_at(batch.iteration) or plan.stops_at(batch.iteration + 1)
-        jitter = Jitter() if beside_a_stop else jitter
-    batch.losses[batch.iteration], gradient = loss_and_gradient(model, plan, batch, jitter)
-    variable = batch.variable
-    if variable is image:
-        variable.grad = gradient
-    else:
-        variable.grad = gradient.flatten(1).gather(1, batch.pixels).view_as(variable)
-    batch.optimizer.step()
-    variable.grad = None
-    if variable is image:
-        image.clamp_(low, high)
-    else:
-        channels = variable.view(*variable.shape[:2], image.shape[1], -1)  # [B, K, C, ph*pw]
-        channels.clamp_(low.view(1, 1, -1, 1), high.view(1, 1, -1, 1))
-        image.view(len(image), -1).scatter_(1, batch.pixels, variable.flatten(1))
-
-
-@torch.no_grad()
-def stop_patches(model, plan: Plan, batch: Batch, count: int) -> None:
-    """Rank the patches still in on the un-jittered image, keep `count` of each image, cut Adam's state along."""
-    kept = _kept_or_all(model, batch)
-    scores = _score(model, plan, batch) if batch.scores is None else batch.scores
-    batch.scores = None
-    remaining, positions = most_important(kept, scores, count)
-    ranked = torch.full((len(kept), model.num_patches), float("nan"))
-    batch.importance.append(ranked.scatter_(1, kept.cpu(), scores.float().cpu()))
-    if "whole_image_tv" not in plan.deviations:
-        batch.optimizer = _cut_optimizer(model, plan, batch, remaining, positions)
-    batch.hold(remaining, model.grid)
-
-
-def _kept_or_all(model, batch: Batch) -> Tensor:
-    """Indices of the patches still in, [B, K]; all P before the first stop."""
-    if batch.kept is not None:
-        return batch.kept
-    return torch.arange(model.num_patches, device=batch.image.device).repeat(len(batch.image), 1)
-
-
-@torch.no_grad()
-def _score(model, plan: Plan, batch: Batch) -> Tensor:
-    """Importance of the patches still in, [B, K] in the score's own dtype, on the un-jittered image."""
-    return plan.score(model, batch.image.clone(), _kept_or_all(model, batch), batch.score_generator)
-
-
-def _cut_optimizer(model, plan: Plan, batch: Batch, remaining: Tensor, positions: Tensor) -> torch.optim.Adam:
-    """Adam over the remaining patches alone, its moments cut along; `positions` are theirs among those kept."""
-    state = batch.optimizer.state[batch.variable]
-    variable = take_patches(batch.image, remaining, model.grid)
-    optimizer = _adam(variable, plan.recipe)
-    if state:
-        moments = {}
-        for name in ("exp_avg", "exp_avg_sq"):
-            if batch.kept is None:
-                moments[name] = take_patches(state[name], remaining, model.grid)
+        view = jitter.apply(image) if reads_view else None
+        if of_pixels is None:
+            loss, gradient = torch.zeros((), device=image.device), torch.zeros_like(state.image)
+        else:
+            loss = of_pixels(Step(image=image, view=view, chance=state.chance))
+            (gradient,) = torch.autograd.grad(loss, image)
+            # contiguous: a term of one's own may hand out an expanded or permuted one
+            loss, gradient = loss.detach(), gradient.contiguous()
+        if of_model is None:
+            return loss, gradient
+        run = partial(self._of_model, of_model)
+        count = len(image)
+        size = passes.micro_batch or count
+        for start in range(0, count, size):
+            part = slice(start, min(start + size, count))
+            share, targets = (part.stop - part.start) / count, state.targets[part]
+            kept = None if state.kept is None else state.kept[part]
+            cells = None if kept is None else jitter.remap(kept, grid)
+            if kept is not None and gathered:
+                places = jitter.pixel_index(kept, grid, image.shape[1])
+                pixels = state.image[part].flatten(1).gather(1, places).unflatten(1, (kept.shape[1], -1))
+                value, change = passes.run(run, pixels, cells, targets, share)
+                gradient[part].flatten(1).scatter_add_(1, places, change.flatten(1))
             else:
-                moments[name] = state[name].take_along_dim(positions.unsqueeze(2), dim=1)
-        optimizer.state[variable] = {"step": state["step"], **moments}
-    return optimizer
+                assert view is not None
+                value, change = passes.run(run, view[part].detach(), cells, targets, share)
+                gradient[part].add_(jitter.undo(change))
+            loss = loss + value
+        return loss, gradient
+
+    def _of_model(
+        self, objective: Objective, pixels: Tensor, cells: Tensor | None, targets: Tensor, share: float
+    ) -> tuple[Tensor, Tensor]:
+        """(share of the objective, its gradient to `pixels`): a jittered image, or kept patches' pixels
+        [B, K, C*ph*pw] with the cells int64 [B, K] where they lie."""
+        student = self.config.recipe.student
+        pixels.requires_grad_()
+        with self.passes.autocast(pixels.device):
+            outputs = self.passes.observer.observe(pixels, cells, objective.needs)
+            if student is not None:
+                outputs["student_logits"] = student(pixels)
+        loss = objective(Step(image=pixels, view=pixels, targets=targets, **outputs))
+        loss = loss if share == 1 else loss * share
+        (gradient,) = torch.autograd.grad(loss, pixels)
+        return loss.detach(), gradient
+
+    def draw_jitter(self, state: State) -> Jitter:
+        """The augmentation of the iteration that comes."""
+        height, width = state.image.shape[2:]
+        return self.config.recipe.draw_jitter(state.iteration, height, width, state.jitter_generator)
+
+    @torch.no_grad()
+    def prune(self, state: State, count: int) -> None:
+        """Rank the patches still in, and go on with `count` of each image."""
+        kept, importance = state.kept_or_all(self.model.num_patches), self.importance(state)
+        remaining, positions = most_important(kept, importance, count)
+        ranked = torch.full((len(kept), self.model.num_patches), float("nan"))
+        state.traces.importance.append(ranked.scatter_(1, kept.cpu(), importance.float().cpu()))
+        self.narrow(state, remaining, positions)
+
+    @torch.no_grad()
+    def importance(self, state: State) -> Tensor:
+        """Importance of the patches still in, [B, K] in the score's own dtype, on the un-jittered image."""
+        assert self.config.stopping is not None
+        score, kept = find_score(self.config.stopping.score), state.kept_or_all(self.model.num_patches)
+        return score(self.model, state.image.clone(), kept, state.score_generator)
+
+    def narrow(self, state: State, remaining: Tensor, positions: Tensor) -> None:
+        """Leave the other patches as they are from here on; arguments as of `State.prune`."""
+        state.prune(remaining, positions, self.model.grid)
+
+    def finish(self, images: SyntheticImages) -> SyntheticImages:
+        """The images of all batches as they are handed out."""
+        return images
+
+    def _snapshot(self, state: State) -> None:
+        if state.iteration in self.config.snapshots:
+            state.snapshot(self.model.num_patches)
+
+    def _check_finite(self, state: State) -> None:
+        recipe = self.config.recipe
+        broken = (~torch.isfinite(state.losses[: state.iteration])).nonzero()
+        if len(broken):
+            raise NonFiniteLoss(
+                f"the loss is {float(state.losses[broken[0, 0]])} at iteration {int(broken[0, 0])} "
+                f"(recipe {recipe.name}, learning rate {recipe.learning_rate:g}): lower the learning rate, "
+                "or check the model's weights"
+            )
 
 
-def _snapshot(plan: Plan, batch: Batch, patches: int) -> None:
-    if batch.iteration in plan.snapshots and batch.iteration not in batch.snapshots:
-        every = torch.ones(len(batch.image), patches, dtype=torch.bool)
-        batch.snapshots[batch.iteration] = batch.image.detach().cpu().clone()
-        batch.masks[batch.iteration] = every if batch.kept is None else kept_mask(batch.kept.cpu(), patches)
+class Clock:
+    """Seconds of each stage (the iterations between two stops), the device's queue emptied at both ends."""
 
+    def __init__(self, state: State, patches: int) -> None:
+        self.state, self.patches = state, patches
+        self._open()
 
-def _check_finite(batch: Batch, recipe: Recipe) -> None:
-    broken = (~torch.isfinite(batch.losses[: batch.iteration])).nonzero()
-    if len(broken):
-        raise NonFiniteLoss(
-            f"the loss is {float(batch.losses[broken[0, 0]])} at iteration {int(broken[0, 0])} "
-            f"(recipe {recipe.name}, learning rate {recipe.learning_rate:g}): lower the learning rate, "
-            "or check the model's weights"
-        )
+    def _open(self) -> None:
+        synchronise(self.state.image.device)
+        self.first, self.began = self.state.iteration, time.perf_counter()
+        self.kept = self.patches if self.state.kept is None else self.state.kept.shape[1]
+
+    def stop(self) -> None:
+        """Book what has passed; pieces of one stage (before and after a resumption) are added up."""
+        synchronise(self.state.image.device)
+        seconds, iterations = time.perf_counter() - self.began, self.state.iteration - self.first
+        stages = self.state.stages
+        if stages and stages[-1]["patches"] == self.kept:
+            stages[-1]["iterations"] += iterations
+            stages[-1]["seconds"] += seconds
+        elif iterations:
+            stages.append({"patches": self.kept, "iterations": iterations, "seconds": seconds})
+
+    def restart(self) -> None:
+        """Book what has passed, and go on."""
+        self.stop()
+        self._open()

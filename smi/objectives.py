@@ -34,10 +34,10 @@ Where = Literal["image", "view"]
 class Step:
     """What one iteration offers to the terms.
 
-    image: for the terms of the pixels alone [B, C, H, W], normalised, as stored (before jitter); for those of the
-        model what it saw: the view, or after a stop its kept patches [B, K, C x ph x pw].
+    image: for the terms that read the pixels alone [B, C, H, W], normalised, as stored (before jitter); for those that
+        read the model's output its input: the view, or after a stop its kept patches [B, K, C x ph x pw].
     view: [B, C, H, W], the image after jitter and flip; None where no term reads it.
-    logits: [B, K]; targets: int64 [B]; both None for the terms of the pixels alone.
+    logits: [B, K]; targets: int64 [B]; both None for the terms that read the pixels alone.
     chance: drawn once per run from [0, 1).
 
     Filled only where the objective's `needs` names them:
@@ -261,13 +261,13 @@ class Objective:
 
     @cached_property
     def of_pixels(self) -> Objective | None:
-        """The terms of the pixels alone; with `of_model` they are the whole objective."""
+        """The terms that read the pixels alone; with `of_model` they are the whole objective."""
         terms = tuple(term for term in self.terms if term.name in PIXEL_TERMS)
         return Objective(terms) if terms else None
 
     @cached_property
     def of_model(self) -> Objective | None:
-        """The terms of what the model says."""
+        """The terms that read the model's output."""
         terms = tuple(term for term in self.terms if term.name not in PIXEL_TERMS)
         return Objective(terms) if terms else None
 

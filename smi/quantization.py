@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from smi import deviations as published
+from smi import published
 from smi.checks import is_whole
 from smi.device import outside_autocast
 from smi.errors import InvalidImages, InvalidSetting, UnsupportedModel
@@ -77,7 +77,7 @@ class QuantizedViT(nn.Module):
     ) -> None:
         super().__init__()
         _refuse_unhandled(model)
-        self.whole_stem = whole_stem  # see smi.deviations
+        self.whole_stem = whole_stem  # see smi.published
         self.weight_bits = check_bits("weight_bits", weight_bits)
         self.activation_bits = check_bits("activation_bits", activation_bits)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -168,7 +168,7 @@ def quantize(
     weight_bits, activation_bits: 2 to 8. batch_size: images per calibration pass (all at once by default; the
     min-max ranges do not depend on it beyond rounding). device: the model's own by default.
     formula: the quantizers of the authors' code, or those of the paper's slides (floor, one asymmetric range a tensor).
-    deviations: names of smi.deviations.OF_CALIBRATION: where to follow the published code instead of the paper.
+    deviations: names of smi.published.OF_CALIBRATION: where to follow the published code instead of the paper.
     Ranges are taken in full precision at every quantizer, then frozen, then weights and activations are quantized.
     Raises InvalidSetting, InvalidImages, UnsupportedModel.
     """

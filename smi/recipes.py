@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from smi.checks import is_number, is_whole
 from smi.errors import InvalidSetting
@@ -30,6 +31,8 @@ class Recipe:
     jitter: one value for all rounds or one for each: the largest roll, as a fraction of the image's side.
     joint_jitter: rows and columns roll by the same draw.
     flip: probability of mirroring left-right.
+    student: the model that the objective's adaptive term disagrees with; frozen, fed whole images, not changed. It is
+        no part of the JSON form.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Recipe:
     jitter: tuple[float, ...] = (1 / 8,)
     joint_jitter: bool = False
     flip: float = 0.5
+    student: nn.Module | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("iterations", "rounds"):
@@ -99,7 +103,9 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values from which `from_json` makes an equal recipe."""
-        return {**asdict(self), "objective": self.objective.to_json()} | {
+        values = {name: getattr(self, name) for name in _in_json()}
+        return values | {
+            "objective": self.objective.to_json(),
             "betas": list(self.betas),
             "jitter": list(self.jitter),
         }
@@ -107,8 +113,8 @@ class Recipe:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
         """The recipe that `to_json` described; InvalidSetting for unknown or missing fields."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
+        known = _in_json()
+        if unknown := sorted(set(values) - set(known)):
             raise InvalidSetting(
                 f"recipe: unknown setting {unknown[0]!r}; allowed: {', '.join(sorted(known))}"
             )
@@ -116,6 +122,11 @@ class Recipe:
             return cls(**values)
         except TypeError as cause:
             raise InvalidSetting(f"recipe: {cause}") from cause
+
+
+def _in_json() -> list[str]:
+    """Names of a recipe's fields in its JSON form."""
+    return [field.name for field in fields(Recipe) if field.name != "student"]
 
 
 def _offset(uniform: float, limit: int) -> int:

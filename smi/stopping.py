@@ -1,7 +1,7 @@
 """Early inversion stopping: when how many patches stop, and the scores that rank them (paper section 3).
 
 A score is a callable `(model, image, kept, generator) -> importance [B, K]`, greater means "stays". Add one by
-putting it into SCORES, or give the callable itself to `smi.invert(score=...)`.
+putting it into SCORES, or give the callable itself to `smi.Stopping(score=...)`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from smi.adapters import Adapted
 from smi.checks import is_whole
 from smi.errors import InvalidSetting, NonFiniteLoss
 
-if TYPE_CHECKING:
-    from smi.vit import TokenModel
-
-Score = Callable[["TokenModel", Tensor, Tensor, torch.Generator], Tensor]
+Score = Callable[[Adapted, Tensor, Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,12 +26,14 @@ class Stopping:
 
     at: iterations before which patches stop, strictly increasing, each >= 1.
     drop: one fraction for all stops or one for each, in (0, 1), of the patches still in.
+    score: ranks the patches at a stop: a name of SCORES or a callable; beside a checkpoint one with a name of its own.
     The default is the paper's schedule: 196 -> 137 -> 95 -> 66 -> 46 patches ("77%").
     Raises InvalidSetting for a schedule that makes no sense.
     """
 
     at: tuple[int, ...] = (50, 100, 200, 300)
     drop: float | tuple[float, ...] = 0.3
+    score: str | Score = "cls_attention"
 
     def __post_init__(self) -> None:
         at = self.at if isinstance(self.at, (tuple, list)) else (self.at,)
@@ -53,19 +52,25 @@ class Stopping:
             raise InvalidSetting(
                 f"stopping.drop is {list(drop)}: every fraction must lie strictly between 0 and 1"
             )
+        find_score(self.score)
         object.__setattr__(self, "at", tuple(at))
         object.__setattr__(self, "drop", tuple(float(r) for r in drop))
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """What is dropped at each stop."""
+        return self.drop if isinstance(self.drop, tuple) else (self.drop,) * len(self.at)
 
     def kept_counts(self, patches: int) -> tuple[int, ...]:
         """Patches that go on after each stop: n -> int(n * (1 - r)); InvalidSetting if none is left."""
         counts = []
-        for fraction in self.drop:
+        for fraction in self.fractions:
             # the tiny addend keeps 10 * (1 - 0.9) at 1: int() alone would see 0.9999999999999998
             patches = int(patches * (1 - fraction) + 1e-9)
             counts.append(patches)
         if counts[-1] < 1:
             raise InvalidSetting(
-                f"stopping drops every patch ({list(self.drop)} leaves {counts}): at least 1 must stay"
+                f"stopping drops every patch ({list(self.fractions)} leaves {counts}): at least 1 must stay"
             )
         return tuple(counts)
 
@@ -86,17 +91,17 @@ class Stopping:
         return self.kept_counts(patches)[passed - 1] if passed else patches
 
 
-def cls_attention(model: TokenModel, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
+def cls_attention(model: Adapted, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
     """Attention of the last block from CLS to each patch, mean over heads, un-jittered (paper section 3)."""
     return model.cls_attention(image, kept)
 
 
-def least_attention(model: TokenModel, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
+def least_attention(model: Adapted, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
     """Control: keeps what the paper throws away."""
     return -model.cls_attention(image, kept)
 
 
-def random(model: TokenModel, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
+def random(model: Adapted, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
     """Control: every patch is as likely to stay."""
     return torch.rand(kept.shape, generator=generator).to(image.device)
 

@@ -103,12 +103,12 @@ class TokenModel:
         """Tokens [B, N, D] -> those that the head reads: [B, S, D] where it reads prefix tokens only, else all.
 
         Patch tokens then serve as keys and values alone, which saves 10 of the block's 12 D^2 multiplications per
-        token. A block runs whole that someone watches through hooks, whose qkv is more than a product with its weight,
-        or that draws random numbers (dropout, stochastic depth of a student in training).
+        token. A block runs whole that has hooks, whose qkv is more than a product with its weight,
+        or that is stochastic (dropout, stochastic depth of a student in training).
         """
         block, prefix = self.model.blocks[-1], self.prefix_tokens
         attention = block.attn
-        whole = not self._qkv_is_product or any(_is_watched(m) or _draws(m) for m in block.modules())
+        whole = not self._qkv_is_product or any(_has_hooks(m) or _is_stochastic(m) for m in block.modules())
         if self.model.global_pool != "token" or getattr(attention, "gate", None) is not None or whole:
             return block(x)
         normed = block.norm1(x)
@@ -131,16 +131,16 @@ class TokenModel:
 
         view: as in `forward`, an image or the kept patches' pixels.
         """
-        with self.watch(needs) as captured:
+        with self.hooked(needs) as captured:
             logits = self.forward(view, kept)
-        return self.described(logits, captured, needs)
+        return self.fields(logits, captured, needs)
 
-    def watch(self, needs: frozenset[str]) -> AbstractContextManager[list[Any]]:
-        """While open, forward passes append to the list what `described` makes those fields from."""
+    def hooked(self, needs: frozenset[str]) -> AbstractContextManager[list[Any]]:
+        """While open, hooks append to the list what `fields` makes those fields from."""
         return self.attention_outputs() if "attention_outputs" in needs else nullcontext([])
 
-    def described(self, logits: Tensor, captured: list[Any], needs: frozenset[str]) -> dict[str, Any]:
-        """The fields of `smi.objectives.Step` from the logits of a pass and what was captured during it."""
+    def fields(self, logits: Tensor, captured: list[Any], needs: frozenset[str]) -> dict[str, Any]:
+        """The fields of `smi.objectives.Step` from the logits of a pass and what hooks captured during it."""
         if "attention_outputs" not in needs:
             return {"logits": logits}
         outputs = [mean_over_heads(output, self.heads, self.prefix_tokens) for output in captured]
@@ -159,7 +159,7 @@ class TokenModel:
         last = self.model.blocks[-1]
         x, attention = last.norm1(x), last.attn
         width = attention.qkv.out_features // 3
-        if self._qkv_is_product and not _is_watched(attention.qkv):
+        if self._qkv_is_product and not _has_hooks(attention.qkv):
             weight, bias = attention.qkv.weight, attention.qkv.bias
             query = F.linear(x[:, :1], weight[:width], None if bias is None else bias[:width])
             key = F.linear(x, weight[width : 2 * width], None if bias is None else bias[width : 2 * width])
@@ -193,12 +193,12 @@ class TokenModel:
                 hook.remove()
 
 
-def _is_watched(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     """Whether someone has put a hook into its forward pass."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _draws(module: nn.Module) -> bool:
+def _is_stochastic(module: nn.Module) -> bool:
     """Whether a module, as it is set now, draws random numbers: dropout or stochastic depth, in training."""
     chance = (
         getattr(module, "p", 0.0) if isinstance(module, nn.Dropout) else getattr(module, "drop_prob", 0.0)

@@ -1,6 +1,6 @@
 """Copies of a model whose frozen weights are laid out for speed; the model itself is never changed.
 
-Source of the layout: oneDNN's packed weights, which torch's own compiler uses for inference. What they gain is told
+Source of the layout: oneDNN's prepacked weights, which torch's own compiler uses for inference. What they gain is told
 in docs/speed.md.
 """
 
@@ -34,14 +34,14 @@ def halved(model: nn.Module) -> nn.Module:
     return model
 
 
-def packed(model: nn.Module) -> nn.Module:
-    """A copy whose wide float32 linear layers multiply by weights that oneDNN has packed, there and back.
+def prepacked(model: nn.Module) -> nn.Module:
+    """A copy whose wide float32 linear layers multiply by weights that oneDNN has prepacked, there and back.
 
-    The model itself where that is not known to gain (not on a CPU with AVX-512, no wide layer), where hooks watch it or
-    where it cannot be copied. Results differ by rounding. Packed weights take twice the memory of those weights.
+    The model itself where that is not known to gain (not on a CPU with AVX-512, no wide layer), where it has hooks or
+    where it cannot be copied. Results differ by rounding. Prepacked weights take twice the memory of those weights.
     """
-    watched = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    if watched or not _packs() or not any(_is_wide(module) for module in model.modules()):
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    if hooked or not _packs() or not any(_is_wide(module) for module in model.modules()):
         return model
     try:
         model = shared(model)
@@ -50,13 +50,13 @@ def packed(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if _is_wide(child):
-                setattr(module, name, _PackedLinear(child))
+                setattr(module, name, _PrepackedLinear(child))
     return model
 
 
 def is_product(layer: nn.Module) -> bool:
     """Whether a linear layer is its input times its weight and no more, so that rows of the weight stand for it."""
-    return type(layer).forward in (nn.Linear.forward, _PackedLinear.forward)
+    return type(layer).forward in (nn.Linear.forward, _PrepackedLinear.forward)
 
 
 def _packs() -> bool:
@@ -77,8 +77,8 @@ def _is_wide(module: nn.Module) -> bool:
     )
 
 
-class _PackedLinear(nn.Linear):
-    """A linear layer with frozen weights [out, in], packed for the product with them and with their transpose."""
+class _PrepackedLinear(nn.Linear):
+    """A linear layer with frozen weights [out, in], prepacked for the product with them and with their transpose."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
@@ -95,7 +95,7 @@ class _FrozenProduct(torch.autograd.Function):
     """inputs [..., in] -> [..., out]; the gradient goes to the inputs alone."""
 
     @staticmethod
-    def forward(ctx, inputs: Tensor, layer: _PackedLinear) -> Tensor:
+    def forward(ctx, inputs: Tensor, layer: _PrepackedLinear) -> Tensor:
         ctx.layer = layer
         return torch.ops.mkldnn._linear_pointwise(inputs, layer.there, layer.bias, "none", [], "")
 

@@ -4,7 +4,7 @@ inputs: teacher. settings:
     source: "inversion", "real" or "noise"; count; seed.
     inversion: recipe (smi.Recipe as JSON), stopping ({"at", "drop"} or None), score (None when dense), precision,
         batch_size; and where they are asked for: targets, the class of each image, and snapshots, the iterations
-        whose pictures are kept beside the images, and deviations, names of smi.deviations.OF_INVERSION.
+        whose pictures are kept beside the images, and deviations, names of smi.published.OF_INVERSION.
     real: data (bench.datasets.fingerprint of the training split).
     noise, real: random_patches, how many patches of each picture are fed forward, chosen at random, or None for all.
 """
@@ -45,23 +45,23 @@ def run(job: Job) -> dict[str, Any]:
 
 def _invert(model: nn.Module, job: Job) -> smi.SyntheticImages:
     settings = job.task.settings
-    stopping = settings["stopping"]
+    recipe, stops = smi.Recipe.from_json(settings["recipe"]), settings["stopping"]
+    if "deviations" in settings:
+        recipe = smi.published.recipe(recipe, settings["deviations"])
     return smi.invert(
         model,
         settings["count"],
-        smi.Recipe.from_json(settings["recipe"]),
-        None if stopping is None else smi.Stopping(tuple(stopping["at"]), tuple(stopping["drop"])),
+        recipe,
+        None if stops is None else smi.Stopping(tuple(stops["at"]), tuple(stops["drop"]), settings["score"]),
         settings["seed"],
-        score=settings["score"] or "cls_attention",
         batch_size=settings["batch_size"],
-        precision=settings["precision"],
         device=job.device,
+        execution=smi.Execution(precision=settings["precision"]),
         checkpoint=job.checkpoint,
         progress=job.progress,
         should_stop=job.should_stop,
         targets=settings.get("targets"),
         snapshots=settings.get("snapshots", ()),
-        deviations=settings.get("deviations", ()),
     )
 
 

@@ -1,7 +1,7 @@
 """Kind "quantize": calibrate a quantized model on images, and hold it against full precision on the test split.
 
 inputs: teacher, images. settings: weight_bits, activation_bits, test (bench.datasets.fingerprint), and where they
-are asked for: deviations, names of smi.deviations.OF_CALIBRATION, and formula, one of smi.quantizers.FORMULAS.
+are asked for: deviations, names of smi.published.OF_CALIBRATION, and formula, one of smi.quantizers.FORMULAS.
 """
 
 from __future__ import annotations

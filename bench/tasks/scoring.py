@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 import smi
 from bench.datasets import batches
-from smi.deviations import normalise
+from smi.published import normalise
 from smi.vit import normalisation
 
 BATCH = 128  # pictures scored together; scores do not depend on it beyond rounding
@@ -55,7 +55,7 @@ def compare(
 ) -> dict[str, float]:
     """`other` beside `reference` on the split, both fed whole pictures normalised as the reference wants them.
 
-    keep_zero: see smi.deviations.normalise; the reference's pictures are normalised in the same way.
+    keep_zero: see smi.published.normalise; the reference's pictures are normalised in the same way.
     identity: names reference, split and keep_zero; the next comparison of the same name in this process takes the
         reference's logits from this one.
     top1, reference_top1, agreement (same greatest logit), all in %; logit_error: ||other - reference|| over

@@ -4,7 +4,7 @@ inputs: teacher; images_000000, images_000001, ... in the order in which their s
 does not start from fresh weights (it is copied, head and all). settings:
     student: bench.models.describe, of ours (fresh weights) or of timm's (pretrained, with a fresh head: "classes").
     seed: of the student's fresh weights, of the draws from the pool and of their augmentation.
-    transfer: keyword arguments of smi.distil; evaluate_every: steps between two entries of the curve.
+    transfer: smi.TransferRecipe as JSON; evaluate_every: steps between two entries of the curve.
     test: bench.datasets.fingerprint of the test split.
 """
 
@@ -40,7 +40,7 @@ def run(job: Job) -> dict[str, Any]:
         teacher,
         student,
         pool,
-        **settings["transfer"],
+        recipe=smi.TransferRecipe.from_json(settings["transfer"]),
         seed=settings["seed"],
         device=job.device,
         evaluate=lambda model: {"top1": top1(model, test, job.device)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from laws.core import Fault
-from smi import geometry, inversion, loop, step, stopping, vit
+from smi import geometry, inversion, loop, state, stopping, vit
 
 FAULTS = [
     # the patch grid
@@ -173,47 +173,47 @@ FAULTS = [
     # inversion
     Fault(
         "stopped pixels go on moving",
-        loop,
-        "stop_patches",
-        'if "whole_image_tv" not in plan.deviations:',
-        "if False:",
+        state.State,
+        "prune",
+        "self.optimizer = optimizer",
+        "pass",
         "a_stopped_patch_never_changes_again",
     ),
     Fault(
         "a stop ranks all patches again",
-        loop,
-        "_kept_or_all",
-        "if batch.kept is not None:",
+        state.State,
+        "kept_or_all",
+        "if self.kept is not None:",
         "if False:",
         "kept_sets_shrink_by_the_schedule",
     ),
     Fault(
         "Adam's state cut by the wrong patches",
-        loop,
-        "_cut_optimizer",
+        state.State,
+        "prune",
         "positions.unsqueeze(2)",
         "positions.flip(1).unsqueeze(2)",
         "the_reference_implementation_agrees",
     ),
     Fault(
         "Adam starts anew at a stop",
-        loop,
-        "_cut_optimizer",
-        "if state:",
+        state.State,
+        "prune",
+        "if moments:",
         "if False:",
         "the_reference_implementation_agrees",
     ),
     Fault(
         "patches that stay lose their pixels",
-        loop,
+        loop.Loop,
         "iterate",
-        "image.view(len(image), -1).scatter_(1, batch.pixels, variable.flatten(1))",
+        "image.view(len(image), -1).scatter_(1, pixels, variable.flatten(1))",
         "pass",
         "patches_that_are_in_go_on_moving",
     ),
     Fault(
         "kept pixels leave the valid range",
-        loop,
+        loop.Loop,
         "iterate",
         "channels.clamp_(low.view(1, 1, -1, 1), high.view(1, 1, -1, 1))",
         "channels.clamp_(low.min() - 1, high.max() + 1)",
@@ -221,17 +221,17 @@ FAULTS = [
     ),
     Fault(
         "the gradient is not jittered back",
-        step,
-        "loss_and_gradient",
+        loop.Loop,
+        "gradient",
         "gradient[part].add_(jitter.undo(change))",
         "gradient[part].add_(change)",
         "the_reference_implementation_agrees",
     ),
     Fault(
         "kept patches jittered as if they were not",
-        step,
-        "loss_and_gradient",
-        "jitter.remap(kept, model.grid)",
+        loop.Loop,
+        "gradient",
+        "jitter.remap(kept, grid)",
         "kept",
         "the_reference_implementation_agrees",
     ),
@@ -261,17 +261,17 @@ FAULTS = [
     ),
     Fault(
         "Adam's state not resumed",
-        loop.Batch,
-        "from_saved",
-        "if adam:",
+        state.State,
+        "load_state_dict",
+        'if moments := named("adam."):',
         "if False:",
         "a_resumed_run_ends_in_the_same_bits",
     ),
     Fault(
         "jitter drawn from the start again",
-        loop.Batch,
-        "from_saved",
-        "generators[-1].set_state(own[name])",
+        state.State,
+        "load_state_dict",
+        'self.jitter_generator.set_state(saved["jitter_generator"])',
         "pass",
         "a_resumed_run_ends_in_the_same_bits",
     ),
@@ -285,10 +285,10 @@ FAULTS = [
     ),
     Fault(
         "one less random number drawn where patches stop",
-        loop.Batch,
+        state.State,
         "start",
         "chance = float(torch.rand((), generator=generator))",
-        "chance = 0.5 if plan.stopping else float(torch.rand((), generator=generator))",
+        "chance = 0.5 if config.stopping else float(torch.rand((), generator=generator))",
         "until_the_first_stop_sparse_is_dense",
     ),
 ]

@@ -115,8 +115,8 @@ FAULTS = [
         "targets beyond the classes",
         inversion,
         "_assemble",
-        "batch.targets.cpu()",
-        "batch.targets.cpu() + adapted.classes",
+        "[batch.targets for batch",
+        "[batch.targets + loop.model.classes for batch",
         "images_are_valid_and_named_by_valid_targets",
     ),
 ]

@@ -15,8 +15,9 @@ from timm.models.vision_transformer import VisionTransformer
 import smi
 from laws.adapter import Sized, sized
 from laws.core import law, same, seeds
-from smi import geometry, inversion, loop
+from smi import geometry, inversion
 from smi.files import load_tensors
+from smi.state import InversionConfig, State
 from smi.vit import adapt
 
 
@@ -44,11 +45,10 @@ class Run:
         chosen = {
             "count": self.count,
             "recipe": recipes[self.recipe],
-            "stopping": smi.Stopping(self.at, self.drop),
+            "stopping": smi.Stopping(self.at, self.drop, self.score),
             "seed": self.seed,
-            "score": self.score,
             "batch_size": self.batch_size,
-            "precision": self.precision,
+            "execution": smi.Execution(precision=self.precision),
         }
         return chosen | changes
 
@@ -149,12 +149,22 @@ def images_are_valid_and_named_by_valid_targets(run):
 def the_optimised_variable_stays_in_the_valid_range(run):
     """Clamping the result alone would hide a range that was left on the way: the state itself must be valid."""
     steep = smi.recipe(run.settings()["recipe"], learning_rate=5.0)
+    assume(run.at[0] < run.iterations - 1)  # there is a state between a stop and the end
+    seen = set()
     with tempfile.TemporaryDirectory() as folder:
-        run.invert(recipe=steep, checkpoint=Path(folder) / "state")
-        tensors, _ = load_tensors(Path(folder) / "state", smi.CheckpointError)
-    states = {name: t for name, t in tensors.items() if name.split(".")[1] in ("image", "variable")}
-    assert {name.split(".")[1] for name in states} == {"image", "variable"}
-    assert all(state.abs().max() <= 2 for state in states.values())  # mean .5, std .25
+        path = Path(folder) / "state"
+
+        def look() -> bool:
+            """At the state that each iteration has left."""
+            tensors = load_tensors(path, smi.CheckpointError)[0] if path.exists() else {}
+            states = {name: t for name, t in tensors.items() if name.split(".")[1] in ("image", "variable")}
+            seen.update(name.split(".")[1] for name in states)
+            assert all(state.abs().max() <= 2 for state in states.values())  # mean .5, std .25
+            return False
+
+        run.invert(recipe=steep, checkpoint=smi.Checkpoint(path, seconds=0), should_stop=look)
+        look()
+    assert seen == {"image", "variable"}
 
 
 @law(runs(), examples=8)
@@ -204,9 +214,8 @@ def plain_inversion(run: Run, model: VisionTransformer) -> torch.Tensor:
     Returns pixels [B, C, H, W] in [0, 1]. Only the noise, the targets and the draws of jitter are the engine's.
     """
     recipe, counts, tokens = run.settings()["recipe"], run.counts(), adapt(model)
-    plan = loop.Plan(recipe=recipe, stopping=None, score=None, precision="fp32", snapshots=())
     origin = (inversion.derived_seed(run.seed, 0, "images"), 0)
-    start = loop.Batch.start(tokens, plan, run.count, None, origin, torch.device("cpu"))
+    start = State.start(tokens, InversionConfig(recipe), run.count, None, origin, torch.device("cpu"))
     image, first, second = start.image.clone(), torch.zeros_like(start.image), torch.zeros_like(start.image)
     kept = torch.arange(run.model.patches).repeat(run.count, 1)
     cells_of = torch.arange(run.model.patches).view(1, 1, run.model.rows, run.model.columns)

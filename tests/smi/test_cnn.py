@@ -82,8 +82,8 @@ def test_the_feature_term_falls_when_it_leads():
 def test_the_student_moves_the_images_and_is_left_alone():
     model, student = resnet(seed=0), resnet(seed=1).train()
     recipe = smi.recipe("adaptive_deepinversion_bn", iterations=3, warmup=0, learning_rate=0.01)
-    images = smi.invert(model, 2, recipe, student=student)
-    other = smi.invert(model, 2, recipe, student=resnet(seed=2))
+    images = smi.invert(model, 2, smi.recipe(recipe, student=student))
+    other = smi.invert(model, 2, smi.recipe(recipe, student=resnet(seed=2)))
     assert not torch.equal(images.pixels, other.pixels)
     assert student.training and all(parameter.requires_grad for parameter in student.parameters())
 
@@ -92,22 +92,23 @@ def test_the_adaptive_term_composes_with_sparse_inversion_of_a_vit(tiny_vit):
     recipe = smi.recipe("deepinversion", iterations=6, objective=[("cross_entropy", 1.0), ("adaptive", 5.0)])
     stopping = smi.Stopping(at=(2, 4), drop=0.5)
     first, other = (
-        smi.invert(tiny_vit(), 2, recipe, stopping, student=tiny_vit(seed=seed)) for seed in (1, 2)
+        smi.invert(tiny_vit(), 2, smi.recipe(recipe, student=tiny_vit(seed=seed)), stopping)
+        for seed in (1, 2)
     )
     assert first.kept.shape == (2, 4)
     assert not torch.equal(first.pixels, other.pixels)
 
 
 def test_resumed_with_a_student_to_the_same_bits_and_refused_with_another(tmp_path):
-    model, student, asked = resnet(), resnet(seed=1), iter(range(9))
-    recipe = smi.recipe("adaptive_deepinversion_bn", iterations=4, warmup=0)
-    whole = smi.invert(model, 2, recipe, student=student)
+    model, asked = resnet(), iter(range(9))
+    recipe = smi.recipe("adaptive_deepinversion_bn", iterations=4, warmup=0, student=resnet(seed=1))
+    whole = smi.invert(model, 2, recipe)
     path = tmp_path / "state"
     with pytest.raises(smi.Interrupted):
-        smi.invert(model, 2, recipe, student=student, checkpoint=path, should_stop=lambda: next(asked) == 2)
+        smi.invert(model, 2, recipe, checkpoint=path, should_stop=lambda: next(asked) == 2)
     with pytest.raises(smi.CheckpointError, match="student"):
-        smi.invert(model, 2, recipe, student=resnet(seed=2), checkpoint=path)
-    assert torch.equal(smi.invert(model, 2, recipe, student=student, checkpoint=path).pixels, whole.pixels)
+        smi.invert(model, 2, smi.recipe(recipe, student=resnet(seed=2)), checkpoint=path)
+    assert torch.equal(smi.invert(model, 2, recipe, checkpoint=path).pixels, whole.pixels)
 
 
 def test_what_does_not_fit_together_is_refused(tiny_vit):
@@ -118,7 +119,7 @@ def test_what_does_not_fit_together_is_refused(tiny_vit):
     with pytest.raises(smi.InvalidSetting, match="give a student"):
         smi.invert(model, 2, smi.recipe("adaptive_deepinversion_bn", **short))
     with pytest.raises(smi.InvalidSetting, match="no term that asks for one"):
-        smi.invert(model, 2, smi.recipe("deepinversion_bn", **short), student=resnet())
+        smi.invert(model, 2, smi.recipe("deepinversion_bn", **short, student=resnet()))
     with pytest.raises(smi.InvalidSetting, match="no BatchNorm"):
         smi.invert(tiny_vit(), 2, smi.recipe("deepinversion_bn", **short))
     with pytest.raises(smi.InvalidSetting, match="no attention"):

@@ -5,7 +5,7 @@ import timm
 import torch
 
 import smi
-from smi import deviations
+from smi import published
 from smi.errors import InvalidSetting
 
 
@@ -21,11 +21,11 @@ STOPPING = smi.Stopping(at=(3, 6), drop=(0.3, 0.4))  # 16 -> 11 -> 6
 
 
 def run(model, *names, **options):
-    options = {"count": 3, "iterations": 10, "stopping": STOPPING, "seed": 1} | options
-    return smi.invert(model, deviations=names, **options)
+    options = {"count": 3, "stopping": STOPPING, "seed": 1} | options
+    return smi.invert(model, recipe=published.recipe("deepinversion", names, iterations=10), **options)
 
 
-@pytest.mark.parametrize("name", sorted(deviations.OF_INVERSION))
+@pytest.mark.parametrize("name", sorted(published.OF_INVERSION))
 def test_each_changes_the_images_and_is_written_down(model, name):
     plain, other = run(model), run(model, name)
     assert plain.made["deviations"] == [] and other.made["deviations"] == [name]
@@ -59,7 +59,7 @@ def test_deit_keeps_47_patches_by_the_code_and_46_by_the_text(model):
     sized.model = model
     sized.cls_attention = lambda image: torch.rand(1, 196)
     images = smi.SyntheticImages(pixels, targets, torch.arange(46).unsqueeze(0), (16, 16))
-    assert deviations.finish(images, sized, stopping, frozenset({"final_mask_anew"})).kept.shape == (1, 47)
+    assert published.final_mask(images, sized, stopping).shape == (1, 47)
 
 
 def test_eight_bits_are_cut_off(model):
@@ -75,8 +75,8 @@ def test_zero_pixels_stay_zero_under_keep_zero():
         torch.full((1, 1, 1, 1), 0.5),
         torch.full((1, 1, 1, 1), 0.25),
     )
-    assert deviations.normalise(pixels, mean, std).tolist() == [[[[-2.0, 0.0]]]]
-    assert deviations.normalise(pixels, mean, std, keep_zero=True).tolist() == [[[[0.0, 0.0]]]]
+    assert published.normalise(pixels, mean, std).tolist() == [[[[-2.0, 0.0]]]]
+    assert published.normalise(pixels, mean, std, keep_zero=True).tolist() == [[[[0.0, 0.0]]]]
 
 
 def test_calibration_deviations_move_the_stem_alone(model):
@@ -95,7 +95,7 @@ def test_calibration_deviations_move_the_stem_alone(model):
 
 @pytest.mark.parametrize("stop_after", [2, 3, 5, 7])
 def test_a_run_with_deviations_resumes_to_the_same_bits(model, tmp_path, stop_after):
-    names = tuple(deviations.OF_INVERSION)
+    names = tuple(published.OF_INVERSION)
     whole = run(model, *names)
     asked = iter(range(100))
     path = tmp_path / "state"

@@ -5,8 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import smi
-from smi.loop import Batch, Plan
-from smi.stopping import random as random_score
+from smi.state import InversionConfig, State
 from smi.vit import adapt
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -37,7 +36,9 @@ def test_an_interrupted_inversion_goes_on(tiny_vit, tmp_path, device, recipe, st
 @pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"micro_batch": 2}])
 def test_the_options_of_an_inversion_work(tiny_vit, device, settings):
     plain = smi.invert(tiny_vit(), 4, SHORT, STOPPING, seed=1, device=device)
-    ours = smi.invert(tiny_vit(), 4, SHORT, STOPPING, seed=1, device=device, **settings)
+    ours = smi.invert(
+        tiny_vit(), 4, SHORT, STOPPING, seed=1, device=device, execution=smi.Execution(**settings)
+    )
     assert ours.pixels.isfinite().all() and ours.kept.shape == plain.kept.shape
     if "micro_batch" in settings:
         assert_close(ours.pixels, plain.pixels, **NEAR)
@@ -64,11 +65,13 @@ def test_images_made_on_a_device_calibrate_and_teach_there(tiny_vit, tmp_path, d
 def test_all_of_a_saved_optimiser_goes_to_the_device(tiny_vit):
     """A fused Adam on a GPU counts its steps there, and refuses a count that lies on the CPU."""
     tokens = adapt(tiny_vit())
-    batch = Batch.start(tokens, Plan(SHORT, None, random_score, "fp32", ()), 2, None, (1, 2), "cpu")
-    batch.variable.grad = torch.ones_like(batch.variable)
-    batch.optimizer.step()
-    saved = Batch.from_saved(0, *batch.to_saved(0), "meta")
-    (state,) = saved.optimizer.state.values()
-    assert {name: value.device.type for name, value in state.items()} == dict.fromkeys(
+    here, there = (
+        State.start(tokens, InversionConfig(SHORT), 2, None, (1, 2), device) for device in ("cpu", "meta")
+    )
+    here.variable.grad = torch.ones_like(here.variable)
+    here.optimizer.step()
+    there.load_state_dict(here.state_dict(), tokens.grid)
+    (moments,) = there.optimizer.state.values()
+    assert {name: value.device.type for name, value in moments.items()} == dict.fromkeys(
         ("step", "exp_avg", "exp_avg_sq"), "meta"
     )

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -89,7 +90,7 @@ def test_checkpoints_written_on_the_way_resume_too(tiny_vit, tmp_path):
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        smi.invert(model, 3, SHORT, STOPPING, 1, checkpoint=path, checkpoint_seconds=0, should_stop=die)
+        smi.invert(model, 3, SHORT, STOPPING, 1, checkpoint=smi.Checkpoint(path, seconds=0), should_stop=die)
     assert equal(whole, smi.invert(model, 3, SHORT, STOPPING, 1, checkpoint=path))
 
 
@@ -131,21 +132,25 @@ def test_a_score_of_ones_own(tiny_vit):
     def top_left(model, image, kept, generator):
         return -kept.float()
 
-    images = smi.invert(tiny_vit(), 2, SHORT, STOPPING, score=top_left)
+    images = smi.invert(tiny_vit(), 2, SHORT, replace(STOPPING, score=top_left))
     assert images.kept.tolist() == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_least_attention_drops_what_attention_keeps(tiny_vit):
-    stop = smi.Stopping(at=(3,), drop=0.5)
-    most = smi.invert(tiny_vit(), 2, SHORT, stop, score="cls_attention")
-    least = smi.invert(tiny_vit(), 2, SHORT, stop, score="least_attention")
+    most, least = (
+        smi.invert(tiny_vit(), 2, SHORT, smi.Stopping(at=(3,), drop=0.5, score=score))
+        for score in ("cls_attention", "least_attention")
+    )
     assert (most.mask() ^ least.mask()).all()
 
 
 def test_bfloat16_stays_near_float32(tiny_vit):
     """Pixels and Adam stay float32; a few steps of Adam move each pixel by at most a few learning rates."""
     short = smi.recipe(SHORT, iterations=4)
-    full, half = (smi.invert(tiny_vit(), 2, short, seed=0, precision=p) for p in ("fp32", "bf16"))
+    full, half = (
+        smi.invert(tiny_vit(), 2, short, seed=0, execution=smi.Execution(precision=precision))
+        for precision in ("fp32", "bf16")
+    )
     assert half.pixels.dtype == torch.float32
     assert (full.pixels - half.pixels).abs().mean() < 0.05
 
@@ -213,7 +218,7 @@ def test_the_layout_of_a_terms_gradient_does_not_matter(tiny_vit, own_terms, sto
                 2,
                 smi.Recipe(name="own", objective=[["cross_entropy", 1.0], [term, 1e-3]], iterations=12),
                 stopping,
-                micro_batch=micro_batch,
+                execution=smi.Execution(micro_batch=micro_batch),
             )
             for term in pair
         )
@@ -246,7 +251,7 @@ def test_scores_are_ranked_in_their_own_precision(tiny_vit, dtype):
     def later_is_better(model, image, kept, generator):
         return (2**40 + kept).to(dtype)  # float32 cannot tell these apart
 
-    images = smi.invert(tiny_vit(), 1, SHORT, smi.Stopping(at=(3,), drop=0.5), score=later_is_better)
+    images = smi.invert(tiny_vit(), 1, SHORT, smi.Stopping((3,), 0.5, later_is_better))
     assert images.kept.tolist() == [list(range(8, 16))]
 
 
@@ -258,7 +263,9 @@ def test_a_score_cannot_change_the_image(tiny_vit):
     def honest(model, image, kept, generator):
         return kept.float()
 
-    one, other = (smi.invert(tiny_vit(), 1, SHORT, STOPPING, score=score) for score in (vandal, honest))
+    one, other = (
+        smi.invert(tiny_vit(), 1, SHORT, replace(STOPPING, score=score)) for score in (vandal, honest)
+    )
     assert one.pixels.equal(other.pixels)
 
 
@@ -271,7 +278,8 @@ def test_a_checkpoint_knows_normalisation_heads_and_score(tiny_vit, tmp_path):
         with pytest.raises(smi.CheckpointError, match="belongs to another run"):
             smi.invert(changed, 1, SHORT, **settings)
     with pytest.raises(smi.InvalidSetting, match="the score has no name"):
-        smi.invert(model, 1, SHORT, STOPPING, score=lambda *_: None, checkpoint=tmp_path / "other")
+        nameless = replace(STOPPING, score=lambda *_: None)
+        smi.invert(model, 1, SHORT, nameless, checkpoint=tmp_path / "other")
 
 
 @pytest.mark.parametrize("saved", [True, False])

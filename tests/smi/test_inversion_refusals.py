@@ -22,16 +22,29 @@ STOPPING = smi.Stopping(at=(3, 6), drop=(0.3, 0.5))  # 16 -> 11 -> 5 patches
         ({"iterations": 0}, "iterations is 0"),
         ({"stopping": smi.Stopping(at=(12,), drop=0.5)}, "the last stop must come before the end"),
         ({"stopping": smi.Stopping(at=(1, 2), drop=0.9)}, "drops every patch"),
-        ({"score": "best"}, "unknown score 'best'"),
         ({"targets": [0, 9]}, "allowed: 0..4"),
         ({"targets": [0]}, "allowed: 2 whole numbers"),
-        ({"precision": "fp8"}, "allowed: fp32, bf16"),
         ({"snapshots": (99,)}, "snapshots are"),
     ],
 )
 def test_bad_settings_are_named(tiny_vit, settings, message):
     with pytest.raises(smi.InvalidSetting, match=r"^[^\n]+$") as caught:
         smi.invert(tiny_vit(), **{"count": 2, "recipe": SHORT, **settings})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: smi.Stopping(score="best"), "unknown score 'best'"),
+        (lambda: smi.Execution(precision="fp8"), "precision is 'fp8'; allowed: fp32, bf16"),
+        (lambda: smi.Checkpoint("state", seconds=-1), "seconds is -1; allowed: a number >= 0"),
+        (lambda: smi.Checkpoint(3), "checkpoint is 3; allowed: None, a path, or a smi.Checkpoint"),
+    ],
+)
+def test_bad_values_are_named_where_they_are_made(make, message):
+    with pytest.raises(smi.InvalidSetting, match=r"^[^\n]+$") as caught:
+        make()
     assert message in str(caught.value)
 
 
@@ -88,8 +101,7 @@ def test_a_missing_class_token_is_noticed_before_any_work(tiny_vit, score):
     with pytest.raises(smi.UnsupportedModel, match="needs a class token"):
         smi.invert(
             tiny_vit(global_pool="avg", class_token=False),
-            *(1, SHORT, STOPPING),
-            score=score,
+            *(1, SHORT, smi.Stopping(at=(3, 6), drop=(0.3, 0.5), score=score)),
             progress=lambda *figures: calls.append(figures),
             should_stop=lambda: bool(calls.append("asked")),
         )
@@ -113,4 +125,4 @@ def test_a_student_with_other_classes_is_refused(tiny_vit):
     recipe = smi.Recipe(name="own", objective=[["cross_entropy", 1.0], ["adaptive", 1.0]], iterations=3)
     for classes in (1, 4):
         with pytest.raises(smi.InvalidSetting, match="they must be equal"):
-            smi.invert(tiny_vit(), 2, recipe, student=tiny_vit(num_classes=classes))
+            smi.invert(tiny_vit(), 2, smi.recipe(recipe, student=tiny_vit(num_classes=classes)))

@@ -11,6 +11,15 @@ import smi
 BASE = {"steps": 6, "batch_size": 4, "evaluate_every": 2, "seed": 3}
 
 
+def with_recipe(**changes):
+    """BASE with other settings: those of smi.distil as they are, the others in its recipe."""
+    own = {name: changes.pop(name) for name in ("evaluate_every", "seed", "evaluate") if name in changes}
+    given = {name: changes.pop(name, BASE[name]) for name in ("steps", "batch_size")}
+    recipe = smi.transfer_recipe("default", **given, **changes)
+    kept = {name: value for name, value in BASE.items() if name not in given}
+    return kept | own | {"recipe": recipe}
+
+
 def images(count=6, kept=5, seed=0, size=16, channels=3, patch=4, classes=5):
     generator = torch.Generator().manual_seed(seed)
     patches = (size // patch) ** 2
@@ -57,7 +66,8 @@ def agreement(teacher, student, pool):
 @pytest.mark.parametrize("student", [{}, {"embed_dim": 32, "depth": 1, "num_heads": 4}])
 def test_student_comes_to_answer_as_the_teacher(tiny_vit, kept, student):
     teacher, fresh, pool = lively(tiny_vit), tiny_vit(seed=1, **student), images(kept=kept)
-    trained = smi.transfer(teacher, fresh, pool, steps=80, temperature=20, learning_rate=3e-3, flip=0)
+    recipe = smi.transfer_recipe("default", learning_rate=3e-3, flip=0)
+    trained = smi.transfer(teacher, fresh, pool, steps=80, temperature=20, recipe=recipe)
     assert agreement(teacher, trained, pool) < 0.3 * agreement(teacher, fresh, pool)
 
 
@@ -82,8 +92,8 @@ def test_student_and_teacher_may_be_one_model(tiny_vit):
 
 def test_head_alone_is_trained_on_a_frozen_backbone(tiny_vit):
     teacher, student = lively(tiny_vit), tiny_vit(seed=1)
-    settings = {"train": "head", "optimizer": "sgd", "learning_rate": 1e-3}
-    trained = weights(smi.transfer(teacher, student, images(), **BASE, **settings))
+    settings = with_recipe(train="head", optimizer="sgd", learning_rate=1e-3)
+    trained = weights(smi.transfer(teacher, student, images(), **settings))
     moved = {name for name, value in weights(student).items() if not value.equal(trained[name])}
     assert moved == {"head.weight", "head.bias"}
 
@@ -100,7 +110,7 @@ def test_same_seed_same_bits_other_seed_other_bits(tiny_vit):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_interrupted_and_resumed_ends_in_the_same_bits(tiny_vit, tmp_path, optimizer, stops_at):
     teacher, student = lively(tiny_vit), tiny_vit(seed=1, proj_drop_rate=0.1)
-    settings = {**BASE, "optimizer": optimizer, "learning_rate": 1e-3, "rounds": 2}
+    settings = with_recipe(optimizer=optimizer, learning_rate=1e-3, rounds=2)
     settings["evaluate"] = lambda model: {"bias": float(model.head.bias[0])}
     sets = [images(seed=0), images(seed=1)]
     whole = smi.distil(teacher, student, sets, **settings)
@@ -144,7 +154,7 @@ def test_curve_has_what_evaluate_says_at_the_steps_asked_for(tiny_vit):
 def test_the_pool_grows_by_rounds(tiny_vit):
     teacher, student = lively(tiny_vit), tiny_vit(seed=1)
     sets = [images(count=4, seed=seed) for seed in range(3)]
-    settings = {**BASE, "rounds": 3, "evaluate_every": 1}
+    settings = with_recipe(rounds=3, evaluate_every=1)
     grown = smi.distil(teacher, student, sets, **settings, evaluate=lambda model: {})
     assert [entry["pool"] for entry in grown.curve] == [4, 4, 4, 8, 8, 12, 12]
     # what comes in round 2 cannot have touched rounds 0 and 1
@@ -178,7 +188,7 @@ def test_nan_stops_with_the_step_and_keeps_the_state_before(tiny_vit, tmp_path):
     teacher, student = lively(tiny_vit), tiny_vit(seed=1)
     broken = images(seed=1)
     sets, path = [images(), broken], tmp_path / "c"
-    settings = {**BASE, "rounds": 2, "optimizer": "sgd", "learning_rate": 1e30, "momentum": 0}
+    settings = with_recipe(rounds=2, optimizer="sgd", learning_rate=1e30, momentum=0)
     with pytest.raises(smi.NonFiniteLoss, match=r"is (nan|inf) at step \d of 6 .*learning rate 1e\+30"):
         smi.transfer(teacher, student, sets, **settings, checkpoint=path)
     from safetensors.torch import load_file
@@ -254,7 +264,7 @@ def test_pools_that_do_not_fit_are_refused(tiny_vit, pool, message):
 )
 def test_settings_out_of_range_are_refused(tiny_vit, settings, message):
     with pytest.raises(smi.InvalidSetting, match=message):
-        smi.transfer(lively(tiny_vit), tiny_vit(), images(), **{**BASE, **settings})
+        smi.transfer(lively(tiny_vit), tiny_vit(), images(), **with_recipe(**settings))
 
 
 def test_a_student_without_the_parts_is_refused_by_name(tiny_vit):

@@ -148,7 +148,7 @@ def test_the_paper_loop_runs_on_it(model):
     channels = model.patch_embed.proj.in_channels
     model.pretrained_cfg = {"mean": (0.5,) * channels, "std": (0.25,) * channels}
     images = smi.invert(
-        model, 1, smi.recipe("deepinversion", iterations=3), smi.Stopping(at=(1, 2), drop=0.3), score=score
+        model, 1, smi.recipe("deepinversion", iterations=3), smi.Stopping(at=(1, 2), drop=0.3, score=score)
     )
     assert images.kept.shape == (
         1,

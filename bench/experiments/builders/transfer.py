@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+import smi
 from bench import models
 from bench.engine.task import Task
 from bench.experiments.builders.common import Count, Method, Number, Settings, TaskBuilder
 from bench.grid import Strict
 from bench.models import fine_tuning
-from smi.distillation import Settings as Numbers
 from smi.errors import SmiError
 
 STUDENT = "student"  # an axis that a grid may have: names of settings' students, or FRESH, which is meant without it
@@ -40,7 +40,7 @@ class Pool(Strict):
 
 
 class Learning(Strict):
-    """How the student learns (smi.distil). `train` "head" is the classifier alone, on a frozen backbone."""
+    """How the student learns (smi.TransferRecipe). `train` "head" is the classifier alone, on a frozen backbone."""
 
     temperature: Number = 20.0
     train: Literal["all", "head"]
@@ -167,7 +167,7 @@ class TransferTaskBuilder(TaskBuilder):
         return pool
 
     def _learning(self, pool: Pool, patches: int | None) -> dict[str, Any]:
-        """Keyword arguments of smi.distil, checked."""
+        """The smi.TransferRecipe as JSON, checked."""
         chosen = self.settings.learning.model_dump() | {
             "steps": pool.rounds * pool.steps,
             "rounds": pool.rounds,
@@ -175,7 +175,7 @@ class TransferTaskBuilder(TaskBuilder):
             "patches": patches,
         }
         try:
-            Numbers(**chosen, seed=0)
+            smi.TransferRecipe.from_json(chosen)
         except SmiError as error:
             raise self.grid.error((*self.here, "settings", "learning"), str(error)) from None
         return chosen

@@ -1,6 +1,6 @@
 """Experiment "deviations": what each of the published code's deviations from the paper does to a quantized model.
 
-As the experiment "quantization", with two more settings of a method: `deviations`, names of smi.deviations, and
+As the experiment "quantization", with two more settings of a method: `deviations`, names of smi.published, and
 `formula`, the quantizers' (smi.quantizers.FORMULAS).
 """
 
@@ -14,7 +14,7 @@ from bench.engine.task import Sources
 from bench.experiments.builders import common
 from bench.experiments.builders.quantization import AXES, cell_tasks
 from bench.grid import Grid
-from smi.deviations import OF_CALIBRATION, OF_INVERSION
+from smi.published import OF_CALIBRATION, OF_INVERSION
 
 
 class Method(common.Method):

@@ -9,7 +9,7 @@ from typing import Any
 from bench.grid import PAPER_SCALE
 from bench.publish.manifest import Sheet
 from bench.publish.parts import NOT_RUN, NOTHING, footer, holes, markdown, mean_std, status
-from smi.deviations import OF_CALIBRATION, OF_INVERSION
+from smi.published import OF_CALIBRATION, OF_INVERSION
 
 NOTES = """\
 The first row follows the paper's text, as this project does everywhere else. Every other row switches on what its

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 import smi
 from bench import models
 from bench.tasks.measurement.published_way import PublishedInversion
+from smi.adapters import adapt
 from smi.cnn import handles
 from smi.device import synchronise
-from smi.engine import Replayed, adapt_any, check, direct, observer
-from smi.loop import Batch, Plan, iterate
-from smi.stopping import random as any_score
-from smi.vit import normalisation
+from smi.execution import Pass, Passes
+from smi.loop import Loop
+from smi.state import InversionConfig, State
 
 SECONDS = 10.0  # after which no further repetition is begun; at least MINIMUM are made
 MINIMUM = 3
@@ -121,40 +121,39 @@ def build(request: Request, engine: str, model: nn.Module) -> Engine:
     """An engine of the model on noise, `request.kept` random patches of each image still in."""
     torch.manual_seed(0)
     recipe = smi.Recipe.from_json(request.recipe)
-    adapted = adapt_any(model)
-    plan = Plan(recipe, None, any_score, request.precision, ())
-    batch = Batch.start(adapted, plan, request.batch, None, (1, 2), torch.device(request.device))
+    adapted, config = adapt(model), InversionConfig(recipe)
+    state = State.start(adapted, config, request.batch, None, (1, 2), torch.device(request.device))
     if request.kept is not None and not engine.endswith("_dense"):
         order = torch.rand(request.batch, adapted.num_patches).argsort(1)
-        batch.hold(order[:, : request.kept].sort(1).values.to(request.device), adapted.grid)
-        variable = batch.image.flatten(1).gather(1, batch.pixels).unflatten(1, (request.kept, -1))
-        batch.optimizer = torch.optim.Adam([variable], recipe.learning_rate, recipe.betas, fused=True)
+        state.hold(order[:, : request.kept].sort(1).values.to(request.device), adapted.grid)
+        variable = state.image.flatten(1).gather(1, state.pixels).unflatten(1, (request.kept, -1))
+        state.optimizer = torch.optim.Adam([variable], recipe.learning_rate, recipe.betas, fused=True)
     if engine.startswith("reference"):
-        return _published(model, recipe, batch)
+        return _published(model, recipe, state)
     mode = "eager" if engine == "smi_eager" else request.mode
-    check(mode == "compile", mode == "cuda_graphs", torch.device(request.device))
-    seen = observer(adapted, request.precision, recipe.objective.needs, mode == "compile")
-    stopwatch = Stopwatch(seen, Replayed() if mode == "cuda_graphs" else direct, request.device)
-    plan = replace(plan, observer=stopwatch, execute=stopwatch.execute)
-    mean, std = normalisation(model)
-    low, high = (0 - mean) / std, (1 - mean) / std
+    modes = {name: name == mode for name in ("compile", "cuda_graphs")}
+    execution = smi.Execution(precision=request.precision, **modes)
+    execution.check(torch.device(request.device))
+    stopwatch = Stopwatch(execution.passes(adapted, recipe.objective.needs), request.device)
+    passes = replace(stopwatch.passes, observer=stopwatch, run=stopwatch.run)
+    loop = Loop(adapted, config, passes)
 
     def step() -> None:
-        batch.iteration %= recipe.iterations
-        iterate(adapted, plan, batch, low, high)
-        batch.iteration += 1
+        state.iteration %= recipe.iterations
+        loop.iterate(state)
+        state.iteration += 1
 
-    return Engine(step, seen.model, stopwatch, batch.optimizer)
+    return Engine(step, stopwatch.passes.observer.model, stopwatch, state.optimizer)
 
 
-def _published(model: nn.Module, recipe: smi.Recipe, batch: Batch) -> Engine:
-    plain = PublishedInversion(model, recipe, batch.image, batch.targets, batch.kept, batch.chance)
-    height, width = batch.image.shape[2:]
+def _published(model: nn.Module, recipe: smi.Recipe, state: State) -> Engine:
+    plain = PublishedInversion(model, recipe, state.image, state.targets, state.kept, state.chance)
+    height, width = state.image.shape[2:]
     iterations = iter(range(2**31))
 
     def step() -> None:
         iteration = next(iterations) % recipe.iterations
-        plain.step(recipe.draw_jitter(iteration, height, width, batch.jitter_generator), iteration)
+        plain.step(recipe.draw_jitter(iteration, height, width, state.jitter_generator), iteration)
 
     return Engine(step, plain.model)
 
@@ -162,17 +161,17 @@ def _published(model: nn.Module, recipe: smi.Recipe, batch: Batch) -> Engine:
 class Stopwatch:
     """Stands between an inversion and its model, and books seconds by part while `on`; emptying the device's queue."""
 
-    def __init__(self, model: Any, execute: Callable[..., Any], device: str) -> None:
-        self.model, self.inner, self.device = model, execute, device
+    def __init__(self, passes: Passes, device: str) -> None:
+        self.passes, self.device = passes, device
         self.on, self.seconds = False, {}
 
     def observe(self, pixels: Tensor, cells: Tensor | None, needs: frozenset[str]) -> dict[str, Any]:
         """The forward pass; a replayed graph has none of its own."""
-        return self._booked("forward", lambda: self.model.observe(pixels, cells, needs))
+        return self._booked("forward", lambda: self.passes.observer.observe(pixels, cells, needs))
 
-    def execute(self, *arguments: Any) -> Any:
+    def run(self, one: Pass, *arguments: Any) -> tuple[Tensor, Tensor]:
         """Forward, loss and backward."""
-        return self._booked("model", lambda: self.inner(*arguments))
+        return self._booked("model", lambda: self.passes.run(one, *arguments))
 
     def now(self) -> float:
         """The time at which the device has done what it was given."""

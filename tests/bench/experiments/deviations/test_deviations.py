@@ -13,7 +13,7 @@ from bench.experiments.deviations import plan as pipeline
 from bench.experiments.deviations import table
 from bench.grid import load
 from bench.publish.manifest import Sheet
-from smi.deviations import OF_CALIBRATION, OF_INVERSION
+from smi.published import OF_CALIBRATION, OF_INVERSION
 
 EXPERIMENTS = Path(__file__).parents[4] / "experiments"
 

@@ -1,7 +1,6 @@
 """The engine against the plain, published way (measurement/published_way.py): the same losses, gradients and steps."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,40 +10,42 @@ from torch.utils.flop_counter import FlopCounterMode
 import smi
 from bench.tasks.measurement import published_way
 from bench.tasks.measurement.measure import saved_bytes
+from smi.execution import Passes
 from smi.geometry import Jitter, PatchGrid, pixel_index, take_patches
-from smi.loop import Batch, Plan, iterate
+from smi.loop import Loop
 from smi.objectives import TERMS, Step
 from smi.patch_similarity import similarity_entropy
-from smi.step import loss_and_gradient
-from smi.stopping import random as random_score
+from smi.state import InversionConfig, State
 from smi.total_variation import tv_l2
-from smi.vit import adapt, frozen, normalisation
+from smi.vit import adapt, frozen
 from smi.weights import halved
 
 JITTERS = [Jitter(), Jitter(4, -8), Jitter(-3, 7, flip=True), Jitter(5, 0, flip=True)]
 RECIPES = ["deepinversion", "psaq"]
 
 
-def plan_of(recipe: str, **fields) -> Plan:
+def loop_of(model, recipe: str, **passes) -> Loop:
     named = smi.recipe(recipe, iterations=8, **({"warmup": 2} if recipe == "psaq" else {}))
-    return Plan(named, None, random_score, "fp32", (), **fields)
-
-
-def batch_of(model, plan: Plan, size: int = 3, kept: int | None = None, dtype=torch.float64) -> Batch:
-    """A batch in the middle of nowhere: noise, and as many kept patches of each image as asked."""
     tokens = adapt(model)
-    batch = Batch.start(tokens, plan, size, None, (1, 2), torch.device("cpu"))
-    batch.image = batch.image.to(dtype)
-    batch.optimizer = torch.optim.Adam([batch.image], plan.recipe.learning_rate, plan.recipe.betas)
+    return Loop(tokens, InversionConfig(named), Passes(tokens, **passes))
+
+
+def state_of(loop: Loop, size: int = 3, kept: int | None = None, dtype=torch.float64) -> State:
+    """A batch in the middle of nowhere: noise, and as many kept patches of each image as asked."""
+    tokens, recipe = loop.model, loop.config.recipe
+    state = State.start(tokens, loop.config, size, None, (1, 2), torch.device("cpu"))
+    state.image = state.image.to(dtype)
+    state.optimizer = torch.optim.Adam([state.image], recipe.learning_rate, recipe.betas)
     if kept is not None:
         order = torch.rand(size, tokens.num_patches, generator=torch.Generator().manual_seed(3)).argsort(1)
-        batch.hold(order[:, :kept].sort(1).values, tokens.grid)
-    return batch
+        state.hold(order[:, :kept].sort(1).values, tokens.grid)
+    return state
 
 
-def published(model, plan: Plan, batch: Batch) -> published_way.PublishedInversion:
+def published(loop: Loop, state: State) -> published_way.PublishedInversion:
+    recipe, kept = loop.config.recipe, state.kept
     return published_way.PublishedInversion(
-        model, plan.recipe, batch.image, batch.targets, batch.kept, batch.chance
+        loop.model.model, recipe, state.image, state.targets, kept, state.chance
     )
 
 
@@ -53,11 +54,11 @@ def published(model, plan: Plan, batch: Batch) -> published_way.PublishedInversi
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_same_loss_and_gradient_in_float64(tiny_vit, recipe, kept, jitter):
     model = tiny_vit().double()
-    plan = plan_of(recipe)
-    batch = batch_of(model, plan, kept=kept)
+    loop = loop_of(model, recipe)
+    state = state_of(loop, kept=kept)
     with frozen(model):
-        loss, gradient = loss_and_gradient(adapt(model), plan, batch, jitter)
-    wanted, wanted_gradient = published(model, plan, batch).loss_and_gradient(jitter)
+        loss, gradient = loop.gradient(state, jitter)
+    wanted, wanted_gradient = published(loop, state).loss_and_gradient(jitter)
     assert_close(loss, wanted, rtol=1e-10, atol=1e-10)
     assert_close(gradient, wanted_gradient, rtol=1e-8, atol=1e-10)
 
@@ -66,25 +67,24 @@ def test_same_loss_and_gradient_in_float64(tiny_vit, recipe, kept, jitter):
 def test_same_steps(tiny_vit, recipe):
     """Eight iterations of Adam in float64 with jitter, flip, learning rate and clamp as the recipe has them."""
     model = tiny_vit().double()
-    plan = plan_of(recipe)
-    batch = batch_of(model, plan)
-    plain = published(model, plan, batch)
-    mean, std = (value.double() for value in normalisation(model))
+    loop = loop_of(model, recipe)
+    state = state_of(loop)
+    plain = published(loop, state)
     generator = torch.Generator()
-    generator.set_state(batch.jitter_generator.get_state())
+    generator.set_state(state.jitter_generator.get_state())
     with frozen(model):
         for iteration in range(8):
-            iterate(adapt(model), plan, batch, (0 - mean) / std, (1 - mean) / std)
-            batch.iteration += 1
-            loss = plain.step(plan.recipe.draw_jitter(iteration, 16, 16, generator), iteration)
-            assert_close(batch.losses[iteration], loss.float())
-    assert_close(batch.image, plain.image.detach(), rtol=1e-7, atol=1e-7)
+            loop.iterate(state)
+            state.iteration += 1
+            loss = plain.step(loop.config.recipe.draw_jitter(iteration, 16, 16, generator), iteration)
+            assert_close(state.losses[iteration], loss.float())
+    assert_close(state.image, plain.image.detach(), rtol=1e-7, atol=1e-7)
 
 
 def test_the_reference_computes_weight_gradients_and_keeps_all_maps(tiny_vit):
     model = tiny_vit()
-    plan = plan_of("deepinversion")
-    plain = published(model, plan, batch_of(model, plan, kept=5, dtype=torch.float32))
+    loop = loop_of(model, "deepinversion")
+    plain = published(loop, state_of(loop, kept=5, dtype=torch.float32))
     plain.loss_and_gradient(Jitter())
     assert all(parameter.grad is not None for parameter in plain.model.parameters())
     assert [tuple(attention.shape) for attention in plain.maps] == [(3, 2, 6, 6)] * 2
@@ -105,26 +105,27 @@ def test_published_formulations_of_the_terms():
 @pytest.mark.parametrize("kept", [None, 5])
 def test_micro_batches_have_the_gradient_of_one_batch(tiny_vit, kept, micro_batch):
     model = tiny_vit().double()
-    plan = plan_of("deepinversion")
-    batch = batch_of(model, plan, size=5, kept=kept)
+    loop = loop_of(model, "deepinversion")
+    state = state_of(loop, size=5, kept=kept)
     with frozen(model):
-        whole = loss_and_gradient(adapt(model), plan, batch, JITTERS[2])
-        parts = loss_and_gradient(adapt(model), replace(plan, micro_batch=micro_batch), batch, JITTERS[2])
+        whole = loop.gradient(state, JITTERS[2])
+        parts = loop_of(model, "deepinversion", micro_batch=micro_batch).gradient(state, JITTERS[2])
     for one, other in zip(whole, parts, strict=True):
         assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
 def test_micro_batches_give_the_same_images_up_to_rounding_and_need_less(tiny_vit):
     settings = {"count": 6, "iterations": 10, "stopping": smi.Stopping(at=(3, 6), drop=0.3), "seed": 1}
-    whole, parts = (smi.invert(tiny_vit(), **settings, micro_batch=size) for size in (None, 2))
+    ways = [smi.Execution(micro_batch=size) for size in (None, 2)]
+    whole, parts = (smi.invert(tiny_vit(), **settings, execution=way) for way in ways)
     assert whole.kept.equal(parts.kept)
     assert_close(whole.pixels, parts.pixels, rtol=0, atol=1e-3)
-    model, plan = tiny_vit(), plan_of("deepinversion")
-    batch = batch_of(model, plan, size=6, dtype=torch.float32)
+    model = tiny_vit()
+    loop, split = loop_of(model, "deepinversion"), loop_of(model, "deepinversion", micro_batch=1)
+    state = state_of(loop, size=6, dtype=torch.float32)
     with frozen(model):
-        tokens = adapt(model)
-        everything = saved_bytes(lambda: loss_and_gradient(tokens, plan, batch, Jitter()))
-        of_one = saved_bytes(lambda: loss_and_gradient(tokens, replace(plan, micro_batch=1), batch, Jitter()))
+        everything = saved_bytes(lambda: loop.gradient(state, Jitter()))
+        of_one = saved_bytes(lambda: split.gradient(state, Jitter()))
     assert of_one < 0.5 * everything
 
 
@@ -132,22 +133,27 @@ def test_terms_that_couple_images_are_not_split(tiny_vit):
     with pytest.raises(
         smi.InvalidSetting, match="micro_batch cannot split the term patch_similarity_entropy"
     ):
-        smi.invert(tiny_vit(), 2, smi.recipe("psaq", iterations=6, warmup=2), micro_batch=1)
+        smi.invert(
+            tiny_vit(),
+            2,
+            smi.recipe("psaq", iterations=6, warmup=2),
+            execution=smi.Execution(micro_batch=1),
+        )
     with pytest.raises(smi.InvalidSetting, match="micro_batch is 0"):
-        smi.invert(tiny_vit(), 2, iterations=2, micro_batch=0)
+        smi.Execution(micro_batch=0)
 
 
 @pytest.mark.parametrize("kept", [None, 5])
 def test_less_is_saved_for_backward_and_it_does_not_grow(tiny_vit, kept):
-    model, plan = tiny_vit(), plan_of("deepinversion")
-    batch = batch_of(model, plan, kept=kept, dtype=torch.float32)
-    plain = published(model, plan, batch)
-    mean, std = normalisation(model)
+    model = tiny_vit()
+    loop = loop_of(model, "deepinversion")
+    state = state_of(loop, kept=kept, dtype=torch.float32)
+    plain = published(loop, state)
     with frozen(model):
 
         def step():
-            iterate(adapt(model), plan, batch, (0 - mean) / std, (1 - mean) / std)
-            batch.iteration += 1
+            loop.iterate(state)
+            state.iteration += 1
 
         saved = [saved_bytes(step) for _ in range(4)]
     assert len(set(saved)) == 1

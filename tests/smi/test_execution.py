@@ -1,4 +1,4 @@
-"""How the model part is executed: packed weights, torch.compile and replayed passes, against the plain way."""
+"""How the model part is executed: prepacked weights, torch.compile and replayed passes, against the plain way."""
 
 from dataclasses import replace
 
@@ -8,13 +8,12 @@ from torch import nn
 from torch.testing import assert_close
 
 import smi
-from smi import engine
+from smi.execution import Passes, Replayed
 from smi.geometry import Jitter
-from smi.loop import Batch, Plan
-from smi.step import loss_and_gradient
-from smi.stopping import random as random_score
+from smi.loop import Loop
+from smi.state import InversionConfig, State
 from smi.vit import adapt, frozen
-from smi.weights import packed
+from smi.weights import prepacked
 
 SHORT = smi.recipe("deepinversion", iterations=8, learning_rate=0.1)
 STOPPING = smi.Stopping(at=(2, 5), drop=0.3)
@@ -22,53 +21,55 @@ NEAR = {"rtol": 0, "atol": 1e-3}  # eight steps of Adam at a rate of 0.1, from r
 JITTER = Jitter(-3, 2, flip=True)
 
 
-def plan_of(recipe: str, **fields) -> Plan:
+def loop_of(model: nn.Module, recipe: str, **passes) -> Loop:
     named = smi.recipe(recipe, iterations=8, **({"warmup": 2} if recipe == "psaq" else {}))
-    return Plan(named, None, random_score, "fp32", (), **fields)
-
-
-def batch_of(model: nn.Module, plan: Plan, kept: int | None, size: int = 3) -> Batch:
-    """Noise, and as many kept patches of each image as asked, drawn anew in each call."""
     tokens = adapt(model)
-    batch = Batch.start(tokens, plan, size, None, (1, 2), torch.device("cpu"))
+    return Loop(tokens, InversionConfig(named), Passes(tokens, **passes))
+
+
+def state_of(loop: Loop, kept: int | None, size: int = 3) -> State:
+    """Noise, and as many kept patches of each image as asked, drawn anew in each call."""
+    tokens = loop.model
+    state = State.start(tokens, loop.config, size, None, (1, 2), torch.device("cpu"))
     if kept is not None:
-        batch.hold(torch.rand(size, tokens.num_patches).argsort(1)[:, :kept].sort(1).values, tokens.grid)
-    return batch
+        state.hold(torch.rand(size, tokens.num_patches).argsort(1)[:, :kept].sort(1).values, tokens.grid)
+    return state
 
 
 def wide_vit(tiny_vit, **overrides) -> nn.Module:
     return tiny_vit(embed_dim=192, num_heads=3, **overrides)
 
 
-# ---- packed weights
+# ---- prepacked weights
 
 
 @pytest.fixture
 def packs(monkeypatch):
-    """Weights are packed as on a processor that gains from it: oneDNN computes the same on any."""
+    """Weights are prepacked as on a processor that gains from it: oneDNN computes the same on any."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
 
 
 @pytest.mark.usefixtures("packs")
 @pytest.mark.parametrize("recipe", ["deepinversion", "psaq"])
 @pytest.mark.parametrize("kept", [None, 5])
-def test_packed_weights_have_the_loss_and_gradient_of_the_model(tiny_vit, kept, recipe):
-    model, plan = wide_vit(tiny_vit), plan_of(recipe)
-    batch = batch_of(model, plan, kept)
-    seen = engine.observer(adapt(model), "fp32", plan.recipe.objective.needs, compile=False)
-    assert seen.model is not model
+def test_prepacked_weights_have_the_loss_and_gradient_of_the_model(tiny_vit, kept, recipe):
+    model = wide_vit(tiny_vit)
+    loop = loop_of(model, recipe)
+    state = state_of(loop, kept)
+    passes = smi.Execution().passes(loop.model, loop.config.recipe.objective.needs)
+    assert passes.observer.model is not model
     with frozen(model):
-        plain = loss_and_gradient(adapt(model), plan, batch, JITTER)
-        ours = loss_and_gradient(adapt(model), replace(plan, observer=seen), batch, JITTER)
+        plain = loop.gradient(state, JITTER)
+        ours = replace(loop, passes=passes).gradient(state, JITTER)
     for one, other in zip(ours, plain, strict=True):
         assert_close(one, other, rtol=1e-4, atol=1e-6)
     assert ours[1].abs().max() > 1e-4
 
 
 @pytest.mark.usefixtures("packs")
-def test_packed_copies_share_the_model_and_leave_it_alone(tiny_vit):
+def test_prepacked_copies_share_the_model_and_leave_it_alone(tiny_vit):
     model = wide_vit(tiny_vit).train()
-    copied = packed(model)
+    copied = prepacked(model)
     assert copied is not model
     assert {id(p) for p in copied.parameters()} == {id(p) for p in model.parameters()}
     assert not copied.training and all(module.training for module in model.modules())
@@ -76,24 +77,27 @@ def test_packed_copies_share_the_model_and_leave_it_alone(tiny_vit):
 
 
 @pytest.mark.usefixtures("packs")
-@pytest.mark.parametrize("change", ["narrow", "double", "watched", "full"])
-def test_other_models_are_not_packed(tiny_vit, change):
+@pytest.mark.parametrize("change", ["narrow", "double", "hooked", "full"])
+def test_other_models_are_not_prepacked(tiny_vit, change):
     """Small models keep their bits; hooks go on seeing their layers; some models hold what cannot be copied."""
     model = tiny_vit(embed_dim=96) if change == "narrow" else wide_vit(tiny_vit)
     if change == "double":
         model.double()
-    if change == "watched":
+    if change == "hooked":
         model.blocks[0].register_forward_hook(lambda *_: None)
     if change == "full":
         model.last_seen = 2 * model.cls_token
-    assert packed(model) is model
+    assert prepacked(model) is model
 
 
 # ---- torch.compile
 
 
-def compiled_and_eager(model: nn.Module, **settings) -> tuple[smi.SyntheticImages, smi.SyntheticImages]:
-    return tuple(smi.invert(model, 2, **settings, seed=1, compile=on) for on in (True, False))
+def compiled_and_eager(
+    model: nn.Module, execution: smi.Execution | None = None, **settings
+) -> tuple[smi.SyntheticImages, smi.SyntheticImages]:
+    ways = [replace(execution or smi.Execution(), compile=on) for on in (True, False)]
+    return tuple(smi.invert(model, 2, **settings, seed=1, execution=way) for way in ways)
 
 
 def test_compiled_images_are_the_eager_ones_up_to_rounding_and_the_model_is_left_alone(tiny_vit):
@@ -120,14 +124,14 @@ def test_every_stage_is_compiled_however_many_there_are(tiny_vit):
 
 @pytest.mark.slow
 def test_compiled_in_half_precision(tiny_vit):
-    settings = {"recipe": smi.recipe(SHORT, iterations=4), "precision": "bf16"}
-    ours, plain = compiled_and_eager(tiny_vit(depth=1), **settings)
+    recipe = smi.recipe(SHORT, iterations=4)
+    ours, plain = compiled_and_eager(tiny_vit(depth=1), smi.Execution(precision="bf16"), recipe=recipe)
     assert (ours.pixels - plain.pixels).abs().mean() < 0.02
 
 
 @pytest.mark.slow
 def test_compiled_in_parts(tiny_vit):
-    ours, plain = compiled_and_eager(tiny_vit(depth=1), recipe=SHORT, micro_batch=1)
+    ours, plain = compiled_and_eager(tiny_vit(depth=1), smi.Execution(micro_batch=1), recipe=SHORT)
     assert_close(ours.pixels, plain.pixels, **NEAR)
 
 
@@ -145,13 +149,14 @@ def test_compiled_batch_statistics_of_a_cnn():
 def test_compiled_runs_resume_to_the_same_bits_and_only_as_compiled_ones(tiny_vit, tmp_path):
     model, path = tiny_vit(depth=1), tmp_path / "state"
     settings = {"count": 2, "recipe": SHORT, "stopping": STOPPING, "seed": 3}
-    whole = smi.invert(model, **settings, compile=True)
+    compiled = {**settings, "execution": smi.Execution(compile=True)}
+    whole = smi.invert(model, **compiled)
     calls = iter(range(100))
     with pytest.raises(smi.Interrupted):
-        smi.invert(model, **settings, compile=True, checkpoint=path, should_stop=lambda: next(calls) >= 4)
+        smi.invert(model, **compiled, checkpoint=path, should_stop=lambda: next(calls) >= 4)
     with pytest.raises(smi.CheckpointError, match="compile is True there"):
         smi.invert(model, **settings, checkpoint=path)
-    resumed = smi.invert(model, **settings, compile=True, checkpoint=path)
+    resumed = smi.invert(model, **compiled, checkpoint=path)
     assert resumed.pixels.equal(whole.pixels) and resumed.kept.equal(whole.kept)
 
 
@@ -162,7 +167,7 @@ def test_a_missing_compiler_is_one_clear_line(tiny_vit, monkeypatch, tmp_path):
     no_compiler = inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False})
     one_line = pytest.raises(smi.InvalidSetting, match=r"^compile=True does not work here: [^\n]+$")
     with no_compiler, one_line as caught:
-        smi.invert(tiny_vit(depth=1, embed_dim=24), 1, SHORT, compile=True)
+        smi.invert(tiny_vit(depth=1, embed_dim=24), 1, SHORT, execution=smi.Execution(compile=True))
     assert "ompiler" in str(caught.value)
 
 
@@ -189,17 +194,17 @@ def stand_in(function):
 def test_replayed_passes_are_the_plain_ones_bit_for_bit(tiny_vit, recipe, micro_batch):
     """Other jitter, pixels, targets and patches each time, through stops that change the shapes."""
     stand_in.recorded = 0
-    model, plan = tiny_vit(), plan_of(recipe, micro_batch=micro_batch)
-    replayed = replace(plan, execute=engine.Replayed(stand_in))
+    model = tiny_vit()
+    loop = loop_of(model, recipe, micro_batch=micro_batch)
+    replayed = replace(loop, passes=replace(loop.passes, run=Replayed(stand_in)))
     counts = [None, None, 11, 11, 11, 5, None]
     with frozen(model):
         for index, kept in enumerate(counts):
-            batch = batch_of(model, plan, kept)
-            batch.image.add_(index)
-            batch.targets = (batch.targets + index) % 5
+            state = state_of(loop, kept)
+            state.image.add_(index)
+            state.targets = (state.targets + index) % 5
             jitter = Jitter(index, -index, flip=bool(index % 2))
-            ours = loss_and_gradient(adapt(model), replayed, batch, jitter)
-            plain = loss_and_gradient(adapt(model), plan, batch, jitter)
+            ours, plain = replayed.gradient(state, jitter), loop.gradient(state, jitter)
             assert ours[0].equal(plain[0]) and ours[1].equal(plain[1])
     assert stand_in.recorded == 4 * (1 if micro_batch is None else 2)  # one for each shape until it changes
 
@@ -212,9 +217,9 @@ def test_replayed_passes_are_the_plain_ones_bit_for_bit(tiny_vit, recipe, micro_
         ({"cuda_graphs": 1}, "cuda_graphs is 1; allowed: True, False"),
     ],
 )
-def test_bad_engines_are_named(tiny_vit, settings, message):
+def test_bad_executions_are_named(tiny_vit, settings, message):
     with pytest.raises(smi.InvalidSetting, match=f"^{message}$"):
-        smi.invert(tiny_vit(), 2, SHORT, **settings)
+        smi.invert(tiny_vit(), 2, SHORT, execution=smi.Execution(**settings))
 
 
 @pytest.mark.gpu
@@ -222,7 +227,8 @@ def test_bad_engines_are_named(tiny_vit, settings, message):
 def test_cuda_graphs_make_the_images_of_plain_passes(tiny_vit, recipe):
     stopping = None if recipe.name == "psaq" else STOPPING
     settings = {"recipe": recipe, "stopping": stopping, "batch_size": 2, "device": "cuda", "seed": 1}
-    ours, plain = (smi.invert(tiny_vit(), 4, **settings, cuda_graphs=on) for on in (True, False))
+    ways = [smi.Execution(cuda_graphs=on) for on in (True, False)]
+    ours, plain = (smi.invert(tiny_vit(), 4, **settings, execution=way) for way in ways)
     assert_close(ours.pixels, plain.pixels, **NEAR)
     with pytest.raises(smi.InvalidSetting, match="allowed: one of them"):
-        smi.invert(tiny_vit(), 4, **settings, cuda_graphs=True, compile=True)
+        smi.Execution(cuda_graphs=True, compile=True)
