@@ -290,9 +290,10 @@ def report_check(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and format, without changing anything."""
+    """Style, format and types, without changing anything."""
     python(session, "ruff", "check", ".")
     python(session, "ruff", "format", "--check", ".")
+    python(session, "mypy", "smi", "bench/engine")
 
 
 @nox.session(name="format")

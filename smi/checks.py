@@ -19,6 +19,6 @@ def is_number(value: Any) -> bool:
 
 def whole_seed(seed: Any) -> int:
     """The seed as an int, numpy's whole numbers too; InvalidSetting for anything else."""
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
         raise InvalidSetting(f"seed is {seed!r}; allowed: a whole number")
     return int(seed)

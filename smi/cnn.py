@@ -98,7 +98,8 @@ class ConvModel:
             features = inputs[0].float()
             others = [dimension for dimension in range(features.ndim) if dimension != 1]
             variance, mean = torch.var_mean(features, others, correction=0)
-            statistics.append((mean, variance, layer.running_mean, layer.running_var))
+            running: Any = layer
+            statistics.append((mean, variance, running.running_mean, running.running_var))
 
         hooks = [layer.register_forward_pre_hook(append) for layer in _batchnorms(self.model)]
         try:

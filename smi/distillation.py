@@ -181,6 +181,7 @@ def _trained_parameters(model: nn.Module, train: str) -> dict[str, nn.Parameter]
 
 def _optimizer(parameters: list[nn.Parameter], recipe: TransferRecipe) -> torch.optim.Optimizer:
     rate, decay = recipe.learning_rate, recipe.weight_decay
+    assert rate is not None and decay is not None  # the recipe has put its defaults in
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, rate, recipe.momentum, weight_decay=decay)
     return torch.optim.AdamW(parameters, rate, recipe.betas, weight_decay=decay)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -161,6 +161,11 @@ def _refusal(cause: RuntimeError) -> Exception:
     return InvalidSetting(f"compile=True does not work here: {reason}")
 
 
+Held = tuple[
+    Tensor, Tensor | None, Tensor
+]  # pixels, cells or None, targets: where a recorded pass reads them
+
+
 class Replayed:
     """A runner that records a pass once for each shape and replays it on inputs copied into the same place.
 
@@ -172,7 +177,7 @@ class Replayed:
     def __init__(self, record: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None) -> None:
         self._record = record or record_cuda_graph
         self._kept: int | None = None
-        self._recorded: dict[tuple[Any, ...], tuple[list[Tensor | None], Callable[[], Any]]] = {}
+        self._recorded: dict[tuple[Any, ...], tuple[Held, Callable[[], Any]]] = {}
 
     def __call__(
         self, run: Pass, pixels: Tensor, cells: Tensor | None, targets: Tensor, share: float
@@ -181,15 +186,14 @@ class Replayed:
         if kept != self._kept:
             self._kept = kept
             self._recorded.clear()
-        inputs = [pixels, cells, targets]
         key = (tuple(pixels.shape), share)
         if key not in self._recorded:
-            held = [None if tensor is None else tensor.detach().clone() for tensor in inputs]
-            self._recorded[key] = held, self._record(lambda: run(*held, share))
+            held = (pixels.detach().clone(), None if cells is None else cells.clone(), targets.clone())
+            self._recorded[key] = held, self._record(partial(run, *held, share))
         held, replay = self._recorded[key]
         with torch.no_grad():
-            for place, tensor in zip(held, inputs, strict=True):
-                if place is not None:
+            for place, tensor in zip(held, (pixels, cells, targets), strict=True):
+                if place is not None and tensor is not None:
                     place.copy_(tensor)
         loss, gradient = replay()
         return loss.clone(), gradient

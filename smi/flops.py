@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from timm.layers import PatchEmbed
@@ -26,9 +26,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from smi.errors import InvalidSetting, UnsupportedModel
-
-if TYPE_CHECKING:
-    from smi.stopping import Stopping
+from smi.stopping import Stopping
 
 PAPER_BATCH = 128  # images that the paper's figures for ViTs count
 PAPER_PASSES = 3  # forward, gradient to the input, gradient to the weights
@@ -157,7 +155,7 @@ def _with_attention(model: nn.Module, kept: int | None, image_size: int | tuple[
     return count(model, kept, image_size)
 
 
-def _not_embedded(model: nn.Module, macs: Macs, kept: int | None, embed_kept_only: bool) -> int:
+def _not_embedded(model: Any, macs: Macs, kept: int | None, embed_kept_only: bool) -> int:
     """MACs of embedding the stopped patches, to be left out."""
     if kept is None or not embed_kept_only:
         return 0
@@ -165,7 +163,7 @@ def _not_embedded(model: nn.Module, macs: Macs, kept: int | None, embed_kept_onl
     return macs.embedding // patches * (patches - kept)
 
 
-def _count_vit(model: VisionTransformer, kept: int | None) -> Macs:
+def _count_vit(model: Any, kept: int | None) -> Macs:
     embed = model.patch_embed
     if type(embed) is not PatchEmbed:
         raise UnsupportedModel(f"patch embedding {type(embed).__name__} is not counted; allowed: PatchEmbed")
@@ -202,7 +200,7 @@ def _count_vit(model: VisionTransformer, kept: int | None) -> Macs:
     )
 
 
-def _norm_width(layer: nn.Module, attention: nn.Module | None = None) -> int:
+def _norm_width(layer: nn.Module, attention: Any = None) -> int:
     """Elements that a LayerNorm normalises per token; norms of queries and keys see every head."""
     if not isinstance(layer, nn.LayerNorm):
         return 0

@@ -85,7 +85,7 @@ class _TakePatches(torch.autograd.Function):
         return grid.blocks(image)[_rows_and_columns(kept, grid)].flatten(2)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (kept,) = ctx.saved_tensors
         image_gradient = gradient.new_zeros(ctx.shape)
         put_patches(image_gradient, kept, gradient, ctx.grid)

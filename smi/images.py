@@ -72,7 +72,8 @@ class SyntheticImages:
         """The patch grid; InvalidImages for images of a model without patches."""
         if not all(self.patch_size):
             raise InvalidImages("these images have no patch grid: they come from a model without patches")
-        return PatchGrid.of(*self.pixels.shape[2:], *self.patch_size)
+        height, width = self.pixels.shape[2:]
+        return PatchGrid.of(height, width, *self.patch_size)
 
     def mask(self) -> Tensor:
         """bool [B, P], true where a patch is kept (everywhere when dense)."""

@@ -241,8 +241,8 @@ def _run_batches(
             state.load_state_dict(found, loop.model.grid)
 
         def save(*running: State) -> bool:
-            states = [batch.state_dict() for batch in (*finished, *running)]
-            return saver.save({str(position): state for position, state in enumerate(states)})
+            batches: list[Finished | State] = [*finished, *running]
+            return saver.save({str(position): batch.state_dict() for position, batch in enumerate(batches)})
 
         def report(done: int, figures: Mapping[str, float], before: int = index * length) -> None:
             if progress is not None:

@@ -56,23 +56,25 @@ class Step:
     chance: float = 0.0
 
 
-TERMS: dict[str, Callable[..., torch.Tensor]] = {}
+TermFunction = Callable[..., torch.Tensor]
+TERMS: dict[str, TermFunction] = {}
 NEEDS: dict[str, frozenset[str]] = {}
 PIXEL_TERMS: set[str] = set()  # read image and view alone, so that the model need not have run
 BATCH_MEANS: set[str] = {"cross_entropy"}  # a mean of what each image alone gives
 
 
-def _term(*needs: str, pixels: bool = False):
+def _term(*needs: str, pixels: bool = False) -> Callable[[TermFunction], TermFunction]:
     """Register a term under its function's name.
 
     needs: the extra fields of Step that it reads; pixels: it reads the image or the view and nothing else.
     """
 
-    def register(function):
-        TERMS[function.__name__] = function
-        NEEDS[function.__name__] = frozenset(needs)
+    def register(function: TermFunction) -> TermFunction:
+        name = function.__name__
+        TERMS[name] = function
+        NEEDS[name] = frozenset(needs)
         if pixels:
-            PIXEL_TERMS.add(function.__name__)
+            PIXEL_TERMS.add(name)
         return function
 
     return register
@@ -81,6 +83,7 @@ def _term(*needs: str, pixels: bool = False):
 @_term()
 def cross_entropy(step: Step) -> torch.Tensor:
     """Mean cross-entropy of the model's logits against the targets."""
+    assert step.logits is not None and step.targets is not None
     return F.cross_entropy(at_least_float32(step.logits), step.targets)
 
 
@@ -145,6 +148,7 @@ def adaptive(step: Step, *, temperature: float = 3.0) -> torch.Tensor:
     """Adaptive DeepInversion: 1 - Jensen-Shannon divergence of student and teacher, clipped to [0, 1]."""
     if step.student_logits is None:
         raise InvalidSetting("term adaptive: no student was given; it needs one with the model's classes")
+    assert step.logits is not None
     if step.student_logits.shape != step.logits.shape:
         shapes = f"{list(step.student_logits.shape)}, the model's {list(step.logits.shape)}"
         raise InvalidSetting(f"term adaptive: the student's logits are {shapes}; they must be equal")
@@ -160,7 +164,8 @@ def jensen_shannon(logits_a: torch.Tensor, logits_b: torch.Tensor, temperature: 
     other = F.softmax(logits_b.float() / temperature, dim=1)
     middle = (0.5 * (one + other)).clamp(0.01, 0.99)
     one, other = one.clamp(0.01, 0.99), other.clamp(0.01, 0.99)
-    return 0.5 * sum(F.kl_div(side.log(), middle, reduction="batchmean") for side in (one, other))
+    apart = [F.kl_div(side.log(), middle, reduction="batchmean") for side in (one, other)]
+    return 0.5 * (apart[0] + apart[1])
 
 
 def kd_loss(

@@ -7,6 +7,7 @@ Source: PSAQ-ViT (Li et al., ECCV 2022), section 3.2, as its published code comp
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -34,7 +35,7 @@ class _KernelDensity(torch.autograd.Function):
     """Gaussian kernel density, point by point: memory is that of the samples, not G times as much."""
 
     @staticmethod
-    def forward(ctx, samples: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, samples: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(samples, points)
         scratch = torch.empty_like(samples)
         columns = []
@@ -45,7 +46,7 @@ class _KernelDensity(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, upstream: torch.Tensor):
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
         samples, points = ctx.saved_tensors
         gradient = torch.zeros_like(samples)
         scale = 1 / (samples.shape[1] * BANDWIDTH**3 * math.sqrt(2 * math.pi))

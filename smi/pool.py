@@ -57,7 +57,8 @@ class _Set:
         """Pixels [n, C, H, W] and kept [n, K] or None of some images."""
         if isinstance(self.source, SyntheticImages):
             at = torch.as_tensor(indices)
-            return self.source.pixels[at], None if self.kept is None else self.source.kept[at]
+            kept = self.source.kept
+            return self.source.pixels[at], None if kept is None else kept[at]
         try:
             with safe_open(str(self.source), framework="pt") as file:
                 pixels, kept = file.get_slice("pixels"), None
@@ -159,8 +160,9 @@ class Pool:
             parts.append(self.sets[owner].rows([row for _, row in rows]))
             order += [place for place, _ in rows]
         back = torch.tensor(order).argsort()
-        pixels = torch.cat([part[0] for part in parts])[back]
-        return pixels, None if self.sets[0].kept is None else torch.cat([part[1] for part in parts])[back]
+        pixels = torch.cat([pixels for pixels, _ in parts])[back]
+        kept = [kept for _, kept in parts if kept is not None]  # all sets of a pool have them, or none
+        return pixels, torch.cat(kept)[back] if kept else None
 
     def identity(self) -> dict[str, Any]:
         """JSON values that tell this pool from any other."""

@@ -5,6 +5,9 @@ Shapes: B images, C channels, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -23,7 +26,7 @@ def at_least_float32(image: torch.Tensor) -> torch.Tensor:
     return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
-def _pair_views(image: torch.Tensor):
+def _pair_views(image: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     for (rows_a, columns_a), (rows_b, columns_b) in _PAIRS:
         yield image[..., rows_a, columns_a], image[..., rows_b, columns_b]
 
@@ -35,7 +38,7 @@ class _TotalVariationL2(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, image: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, image: torch.Tensor) -> torch.Tensor:
         image = at_least_float32(image)
         gradient = torch.zeros_like(image) if ctx.needs_input_grad[0] else None
         scratch = torch.empty(image.numel(), dtype=image.dtype, device=image.device)
@@ -56,7 +59,7 @@ class _TotalVariationL2(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, upstream: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream
 

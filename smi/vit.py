@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,14 @@ class TokenModel:
 
     def __init__(self, model: nn.Module) -> None:
         _refuse_unhandled(model)
-        self.model = model
-        embed = model.patch_embed
+        self.model = cast(Any, model)  # torch types every part of a model as "Tensor | Module"
+        embed = self.model.patch_embed
         self.grid = PatchGrid.of(*embed.img_size, *embed.patch_size)
-        self.channels = embed.proj.in_channels
-        self.prefix_tokens: int = model.num_prefix_tokens
-        self.heads: int = model.blocks[-1].attn.num_heads
-        self._qkv_is_product = is_product(model.blocks[-1].attn.qkv)
-        self.classes: int = model.head.out_features  # num_classes stays behind when a head is replaced
+        self.channels: int = embed.proj.in_channels
+        self.prefix_tokens: int = self.model.num_prefix_tokens
+        self.heads: int = self.model.blocks[-1].attn.num_heads
+        self._qkv_is_product = is_product(self.model.blocks[-1].attn.qkv)
+        self.classes: int = self.model.head.out_features  # num_classes stays behind when a head is replaced
 
     @property
     def num_patches(self) -> int:
@@ -244,7 +244,7 @@ def normalisation(model: nn.Module) -> tuple[Tensor, Tensor]:
     return shaped[0], shaped[1]
 
 
-def _refuse_unhandled(model: nn.Module) -> None:
+def _refuse_unhandled(model: Any) -> None:
     """Raise UnsupportedModel naming the first part whose meaning on kept patches is not known."""
     own = ("forward", "forward_features", "forward_head", "_pos_embed")
     kind = type(model).__name__

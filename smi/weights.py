@@ -7,6 +7,7 @@ in docs/speed.md.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def prepacked(model: nn.Module) -> nn.Module:
         return model
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if _is_wide(child):
+            if isinstance(child, nn.Linear) and _is_wide(child):
                 setattr(module, name, _PrepackedLinear(child))
     return model
 
@@ -95,11 +96,11 @@ class _FrozenProduct(torch.autograd.Function):
     """inputs [..., in] -> [..., out]; the gradient goes to the inputs alone."""
 
     @staticmethod
-    def forward(ctx, inputs: Tensor, layer: _PrepackedLinear) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, layer: _PrepackedLinear) -> Tensor:
         ctx.layer = layer
         return torch.ops.mkldnn._linear_pointwise(inputs, layer.there, layer.bias, "none", [], "")
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return torch.ops.mkldnn._linear_pointwise(gradient, ctx.layer.back, None, "none", [], ""), None

@@ -65,7 +65,7 @@ def closure(leaves: Iterable[Task]) -> Plan:
                 ordered[task.name] = task
             else:
                 stack.append((task, True))
-                stack.extend((needed, False) for needed in reversed(task.inputs.values()))
+                stack.extend((needed, False) for needed in reversed(list(task.inputs.values())))
     return Plan(tuple(ordered.values()))
 
 

@@ -252,11 +252,13 @@ def _holder_place(store: Store, task: Task) -> str:
 
 def _kind(task: Task, kinds: Mapping[str, Any] | None) -> Any:
     if kinds is None:
-        from bench.tasks import KINDS as kinds  # heavy (torch): only where a task really runs
+        from bench.tasks import KINDS  # heavy (torch): only where a task really runs
+
+        kinds = KINDS
     return kinds[task.kind]
 
 
-def _as_os_error(error: BaseException) -> OSError:
+def _as_os_error(error: BaseException | None) -> OSError:
     while error is not None:
         if isinstance(error, OSError):
             return error

@@ -121,6 +121,7 @@ class LocalExecutor:
         if isinstance(said, str):
             worker.task = None
             raise StoreError(said)
+        assert task is not None  # a worker speaks of its task alone
         if isinstance(said, Outcome):
             worker.task = None
             if said.status == STOPPED and not self._queue.stopped:

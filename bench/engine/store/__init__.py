@@ -227,7 +227,7 @@ def probe_writable(folder: Path) -> None:
             pass
 
 
-def is_full(error: BaseException) -> bool:
+def is_full(error: BaseException | None) -> bool:
     """Whether an exception says that the disk, not the task, is at fault; libraries wrap the system's error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

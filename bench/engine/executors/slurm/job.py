@@ -151,6 +151,7 @@ class _Child:
             )
             self.pid = process.pid
             process.returncode = 0  # ours to wait for, not Popen's
+        assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(pickle.dumps(order))
 
