@@ -1,6 +1,7 @@
 """smi.invert through its public face: seeds, resumption, what it leaves alone."""
 
 import copy
+import inspect
 import itertools
 from dataclasses import replace
 
@@ -288,3 +289,9 @@ def test_interrupted_says_whether_the_state_is_saved(tiny_vit, tmp_path, saved):
     with pytest.raises(smi.Interrupted) as caught:
         smi.invert(tiny_vit(), 1, SHORT, checkpoint=checkpoint, should_stop=lambda: True)
     assert ("saved" in str(caught.value)) == saved
+
+
+@pytest.mark.parametrize("function", [smi.invert, smi.distil])
+def test_settings_travel_as_values(function):
+    """Execution, checkpoint and recipe are values of their own; a parameter more belongs into one of them."""
+    assert len(inspect.signature(function).parameters) <= 14

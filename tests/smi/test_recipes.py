@@ -75,3 +75,10 @@ def test_any_terms_compose_dense_and_sparse_by_name(tiny_vit):
         images = smi.invert(tiny_vit(), 2, recipe, stopping)
         assert torch.isfinite(torch.tensor(images.made["history"]["loss"])).all()
         assert images.made["recipe"]["objective"] == smi.Objective.of(objective).to_json()
+
+
+def test_a_student_is_no_part_of_a_recipes_json(tiny_vit):
+    recipe = smi.recipe("adaptive_deepinversion_bn", student=tiny_vit())
+    assert recipe.student is not None and "student" not in recipe.to_json()
+    with pytest.raises(smi.InvalidSetting, match="unknown setting 'student'"):
+        smi.Recipe.from_json({**recipe.to_json(), "student": "resnet18"})

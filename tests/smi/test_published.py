@@ -112,3 +112,25 @@ def test_unknown_names_are_refused_with_those_there_are(model):
         run(model, "tv")
     with pytest.raises(InvalidSetting, match="unknown deviation 'eight_bit'; allowed: keep_zero, whole_stem"):
         smi.quantize(model, run(model), deviations=("eight_bit",))
+
+
+def test_a_published_recipe_has_all_deviations_or_those_named():
+    everything = published.recipe("deepinversion", iterations=10)
+    assert published.deviations_of(everything) == sorted(published.OF_INVERSION)
+    one = published.recipe(everything, ["eight_bit"])
+    assert published.deviations_of(one) == ["eight_bit"] and one.iterations == 10
+    assert published.deviations_of(smi.recipe(one, iterations=5)) == ["eight_bit"]
+    assert published.deviations_of(smi.recipe("deepinversion")) == []
+    assert one.to_json() == smi.recipe("deepinversion", iterations=10).to_json()
+
+
+def test_without_deviations_the_loop_is_the_texts(model):
+    assert run(model).pixels.equal(
+        smi.invert(
+            model,
+            3,
+            smi.recipe("deepinversion", iterations=10),
+            STOPPING,
+            seed=1,
+        ).pixels
+    )
