@@ -31,11 +31,11 @@ NEEDED = (
     "numpy",
     "sklearn",
     "pydantic",
-    "yaml",
+    "ruamel.yaml",
     "pandas",
     "rich",
 )
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 SHOWN = ("torch", "timm")  # versions that people ask for first
 MODELS = ("deit_tiny_patch16_224", "deit_base_patch16_224")  # whose weights the paper's scale needs
 STORE_GB = {"digits": 0.2, "paper": 5.0}  # measured, with room

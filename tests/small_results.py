@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml_text
 
 from bench import sweep
 from bench.engine.provenance import ROOT
@@ -21,8 +21,7 @@ METHODS = {
 
 def read(name: str) -> dict[str, Any]:
     """A grid of experiments/ as it stands."""
-    text = (ROOT / "experiments" / f"{name}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text.replace("2e-3", "0.002"))  # which PyYAML takes for a string
+    return yaml_text.read(ROOT / "experiments" / f"{name}.yaml")
 
 
 def shortened(name: str) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def make(folder: Path, names: tuple[str, ...] = tuple(METHODS)) -> tuple[Path, P
     store, results = folder / "runs", folder / "results"
     for name in names:
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(shortened(name), sort_keys=False), encoding="utf-8")
+        path.write_text(yaml_text.dump(shortened(name)), encoding="utf-8")
         options = ["--grid", path, "--store", store, "--results", results, "--executor", "serial", "--quiet"]
         assert sweep.main([str(option) for option in options]) == 0
     return store, results

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-import yaml
+from bench.grid import yaml_file
 
 
 @cache
 def load() -> dict[str, Any]:
     """Everything in paper.yaml: tables (lists of rows), conventions, known disagreements, others' figures."""
-    return yaml.safe_load(
-        resources.files("bench.experiments").joinpath("paper.yaml").read_text(encoding="utf-8")
-    )
+    return yaml_file.read(Path(__file__).with_name("paper.yaml")).value
 
 
 def rows(table: str) -> list[dict[str, Any]]:

@@ -1,25 +1,34 @@
-"""Reading a YAML file safely, with the line of every key, for errors that point at it.
+"""Reading a YAML 1.2 file safely, with the line of every key, for errors that point at it.
 
-Differences from plain `yaml.safe_load`: scalars follow YAML 1.2 (`1e-4` is a float, `on` and `10:30` are strings),
-duplicate keys are refused, and a file cannot carry code, endless aliases or numbers that are not finite.
+ruamel.yaml reads and builds; duplicate keys, keys that are not text, tags, endless aliases, endless depth and numbers
+that are not finite are refused here, each with its line. Scalars are those of the core schema of YAML 1.2 and no
+others (`1e-4` is a float; `on`, `10:30`, `1_000` and `2001-01-01` are text). Merge keys (`<<`) are read as
+yaml.org/type/merge.html says: a key of a mapping's own goes before a merged one, and neither is a duplicate.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.resolver import BaseResolver
 
 from bench.errors import BenchError
 from bench.text import one_line
 
 MAX_BYTES = 1 << 20  # a grid is a page of text
 MAX_VALUES = 100_000  # after aliases are followed
+MAX_DEPTH = 100
 Location = tuple[str | int, ...]
 
 
@@ -56,27 +65,24 @@ def read(path: Path) -> Document:
     """Parse one YAML file. Raises BenchError, one line, for anything that is not a plain YAML mapping."""
     text = _read_text(path)
     try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                raise BenchError(f"{path}: the file is empty; a grid is a YAML mapping")
-            _refuse_endless(path, node)
-            lines: dict[Location, int] = {}
-            _collect_lines(node, (), lines)
-            value = loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
+        node = _compose(text)
+        if node is None:
+            raise BenchError(f"{path}: the file is empty; a grid is a YAML mapping")
+        _check(path, node)
+        lines: dict[Location, int] = {}
+        _collect_lines(node, (), lines)
+        value = _Constructor().construct_document(node)
+    except MaxDepthExceededError as error:
+        raise BenchError(
+            f"{path}, line {error.problem_mark.line + 1}: nested too deeply to be a grid"
+        ) from None
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}" if mark else ""
-        raise BenchError(
-            f"{path}{place}: not plain YAML: {one_line(str(error.problem or error.context))}"
-        ) from None
-    except yaml.YAMLError as error:
+        what = ": ".join(filter(None, (error.context, error.problem)))
+        raise BenchError(f"{path}{place}: not plain YAML: {one_line(what)}") from None
+    except (YAMLError, ValueError, OverflowError) as error:  # the latter: an escape beyond Unicode
         raise BenchError(f"{path}: not plain YAML: {one_line(str(error))}") from None
-    except RecursionError:
-        raise BenchError(f"{path}: nested too deeply to be a grid") from None
     document = Document(path, value, lines)
     if not isinstance(value, dict):
         raise document.error((), f"a grid is a YAML mapping, not {_kind(value)}")
@@ -117,64 +123,82 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalars of YAML 1.2's core schema."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag not in (STRING, MERGE):
-                shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"the key {shown!r} is not text (put it in quotes if it is meant so)",
-                    key.start_mark,
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} appears twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+def _compose(text: str) -> Node | None:
+    """The nodes of the text's one document; None if it is empty."""
+    yaml = YAML(typ="safe", pure=True)  # the C parser knows YAML 1.1 only, and crashes on deep nesting
+    yaml.Resolver = _Resolver
+    yaml.max_depth = MAX_DEPTH
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML lets an anchor be set again
+        return yaml.compose(text)
 
 
-STRING, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-    ("merge", r"<<", "<"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+class _Resolver(BaseResolver):
+    """What a plain scalar is, by YAML 1.2's core schema; ruamel's own rules know more kinds."""
+
+    def __init__(self, version: Any = None, loader: Any = None, loadumper: Any = None) -> None:
+        super().__init__(loader if loadumper is None else loadumper)
+
+    @property
+    def processing_version(self) -> tuple[int, int]:
+        return (1, 2)  # whatever a %YAML directive says
 
 
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    text = loader.construct_scalar(node)
+class _Constructor(SafeConstructor):
+    """Builds the values of the core schema and nothing else."""
+
+    yaml_constructors: dict[str | None, Callable[..., Any]] = {}
+
+
+TAG = "tag:yaml.org,2002:"
+STRING, MERGE = f"{TAG}str", f"{TAG}merge"
+
+
+def _int(text: str) -> int:
     if len(text) > 18:
-        raise yaml.constructor.ConstructorError(
-            None, None, "a whole number of more than 18 digits", node.start_mark
-        )
+        raise ValueError("a whole number of more than 18 digits")
     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
 
 
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    text = loader.construct_scalar(node)
+def _float(text: str) -> float:
     value = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     if not math.isfinite(value):
-        raise yaml.constructor.ConstructorError(None, None, f"{text} is not a finite number", node.start_mark)
+        raise ValueError(f"{text} is not a finite number")
     return value
 
 
-def _refuse_construct(loader: _Loader, node: yaml.Node) -> Any:
-    raise yaml.constructor.ConstructorError(
+_DIGITS = ["-", "+", *"0123456789"]
+_SCALARS: dict[
+    str, tuple[str, list[str], Callable[[str], Any]]
+] = {  # kind -> pattern, first characters, value
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF"), lambda text: text.lower() == "true"),
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""], lambda text: None),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", _DIGITS, _int),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        [".", *_DIGITS],
+        _float,
+    ),
+}
+
+
+def _scalar(kind: str) -> Callable[[_Constructor, Node], Any]:
+    pattern, _, value = _SCALARS[kind]
+
+    def construct(constructor: _Constructor, node: Node) -> Any:
+        text = constructor.construct_scalar(node)
+        if not re.fullmatch(pattern, text):  # a plain scalar does; one with a tag need not
+            raise ConstructorError(None, None, f"{text!r} is no {kind}", node.start_mark)
+        try:
+            return value(text)
+        except ValueError as error:
+            raise ConstructorError(None, None, str(error), node.start_mark) from None
+
+    return construct
+
+
+def _refuse(constructor: _Constructor, node: Node) -> Any:
+    raise ConstructorError(
         None,
         None,
         f"the tag {node.tag} is not allowed: a grid holds plain values and no code",
@@ -182,42 +206,67 @@ def _refuse_construct(loader: _Loader, node: yaml.Node) -> Any:
     )
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-for _tag in ("timestamp", "binary", "set", "omap", "pairs"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _refuse_construct)
-_Loader.add_constructor(None, _refuse_construct)
+for _kind_of_scalar, (_pattern, _first, _) in _SCALARS.items():
+    _Resolver.add_implicit_resolver_base(f"{TAG}{_kind_of_scalar}", re.compile(rf"^(?:{_pattern})$"), _first)
+    _Constructor.add_constructor(f"{TAG}{_kind_of_scalar}", _scalar(_kind_of_scalar))
+_Resolver.add_implicit_resolver_base(MERGE, re.compile(r"^<<$"), ["<"])
+for _collection in ("str", "seq", "map"):
+    _Constructor.add_constructor(
+        f"{TAG}{_collection}", getattr(SafeConstructor, f"construct_yaml_{_collection}")
+    )
+_Constructor.add_constructor(None, _refuse)
 
 
-def _refuse_endless(path: Path, root: yaml.Node) -> None:
-    """Refuse aliases that contain themselves or that multiply beyond any honest grid."""
-    sizes: dict[int, int] = {}
+def _children(node: Node) -> list[Node]:
+    if isinstance(node, MappingNode):
+        return [child for pair in node.value for child in pair]
+    return node.value if isinstance(node, SequenceNode) else []
 
-    def size(node: yaml.Node, above: frozenset[int]) -> int:
+
+def _check(path: Path, root: Node) -> None:
+    """Refuse keys that are no text or appear twice, aliases that contain themselves, and those that multiply."""
+    sizes: dict[int, int] = {}  # by the node's identity, what it holds after aliases are followed
+    above: set[int] = set()
+
+    def size(node: Node) -> int:
+        line = node.start_mark.line + 1
         if id(node) in above:
-            raise BenchError(f"{path}, line {node.start_mark.line + 1}: an alias that contains itself")
+            raise BenchError(f"{path}, line {line}: an alias that contains itself")
         if id(node) not in sizes:
-            inside = above | {id(node)}
-            children: list[yaml.Node] = []
-            if isinstance(node, yaml.MappingNode):
-                children = [child for pair in node.value for child in pair]
-            elif isinstance(node, yaml.SequenceNode):
-                children = node.value
-            sizes[id(node)] = 1 + sum(size(child, inside) for child in children)
+            if isinstance(node, MappingNode):
+                _check_keys(node)
+            above.add(id(node))
+            sizes[id(node)] = 1 + sum(size(child) for child in _children(node))
+            above.remove(id(node))
         if sizes[id(node)] > MAX_VALUES:
-            raise BenchError(f"{path}, line {node.start_mark.line + 1}: more than {MAX_VALUES} values")
+            raise BenchError(f"{path}, line {line}: more than {MAX_VALUES} values")
         return sizes[id(node)]
 
-    size(root, frozenset())
+    size(root)
 
 
-def _collect_lines(node: yaml.Node, location: Location, lines: dict[Location, int]) -> None:
+def _check_keys(node: MappingNode) -> None:
+    """On the nodes as they are written, before any merge adds keys to them."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        problem = None
+        if not isinstance(key, ScalarNode) or key.tag not in (STRING, MERGE):
+            shown = key.value if isinstance(key, ScalarNode) else "a list or mapping"
+            problem = f"the key {shown!r} is not text (put it in quotes if it is meant so)"
+        elif key.value in seen:
+            problem = f"the key {key.value!r} appears twice"
+        if problem is not None:
+            raise ConstructorError(None, None, problem, key.start_mark)
+        seen.add(key.value)
+
+
+def _collect_lines(node: Node, location: Location, lines: dict[Location, int]) -> None:
     lines.setdefault(location, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, MappingNode):
         for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
+            if isinstance(key, ScalarNode):
                 lines[(*location, key.value)] = key.start_mark.line + 1
                 _collect_lines(value, (*location, key.value), lines)
-    elif isinstance(node, yaml.SequenceNode):
+    elif isinstance(node, SequenceNode):
         for index, value in enumerate(node.value):
             _collect_lines(value, (*location, index), lines)

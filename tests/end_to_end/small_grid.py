@@ -9,10 +9,9 @@ from typing import Any
 
 import timm
 import torch
-import yaml
+import yaml_text
 from safetensors.torch import save_file
 
-from bench.grid import yaml_file
 from bench.sweep import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -35,9 +34,9 @@ class SmallGrid:
 
     def change(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Write the grid anew, its scales changed."""
-        grid = yaml_file.read(self.grid).value
+        grid = yaml_text.read(self.grid)
         change(grid["scales"])
-        self.grid.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
+        self.grid.write_text(yaml_text.dump(grid), encoding="utf-8")
 
     def use_the_papers_scale(self, *data: str) -> None:
         """From now on, with these options for data and random weights of DeiT-Tiny on disk."""

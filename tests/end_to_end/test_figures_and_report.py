@@ -11,7 +11,7 @@ import pytest
 import small_results
 import timm
 import vision_data
-import yaml
+import yaml_text
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -134,7 +134,7 @@ def test_the_papers_scale_is_drawn_by_the_same_commands(tmp_path):
     scale["settings"]["images"]["count"] = 2
     scale["settings"]["recipes"]["deepinversion"]["iterations"] = 6
     scale["settings"]["schedules"]["sparse77"]["at"] = [1, 2, 3, 4]
-    (tmp_path / "figures.yaml").write_text(yaml.safe_dump(grid), encoding="utf-8")
+    (tmp_path / "figures.yaml").write_text(yaml_text.dump(grid), encoding="utf-8")
     pictures = vision_data.folders(
         tmp_path / "imagenet", ("val", "train"), ("n01443537", "n02099601"), each=2
     )

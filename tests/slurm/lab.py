@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.numpy
-import yaml
+import yaml_text
 from counting import TRACE, read_trace
 
 from bench.engine.store import Store
@@ -46,7 +46,7 @@ class Lab:
             "experiment": "counting",
             "scales": {"digits": scale},
         }
-        self.grid.write_text(yaml.safe_dump(grid))
+        self.grid.write_text(yaml_text.dump(grid))
 
     def start(self, *options: str, code: str = COUNTING, grid: Path | None = None, **environment: str) -> Any:
         """Start a sweep; it is ended with the test. `executor` and so on as on the command line."""

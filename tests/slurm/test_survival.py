@@ -11,7 +11,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-import yaml
+import yaml_text
 from cluster import CPUS, Cluster
 from counting import SAVE_STEPS, expected
 from lab import PAPER, ROOT, Lab, until
@@ -174,12 +174,12 @@ def test_cancelled_tasks_of_an_array(lab: Lab):
 
 def test_an_inversion_told_to_stop_ends_in_the_same_bits(lab: Lab):
     """The real thing: SLURM's notice in the middle of an inversion, and the images of a run that was never stopped."""
-    grid = yaml.safe_load((ROOT / "experiments" / "smoke.yaml").read_text())
+    grid = yaml_text.read(ROOT / "experiments" / "smoke.yaml")
     for scale in grid["scales"].values():
         scale["settings"]["recipes"]["deepinversion"]["iterations"] = 600
         scale["settings"]["schedules"]["short"]["at"] = [100, 300]
     path = lab.folder / "smoke.yaml"
-    path.write_text(yaml.safe_dump(grid))
+    path.write_text(yaml_text.dump(grid))
     sweep = lab.start("--executor", "slurm", "--only", "images*", code=PAPER, grid=path)
     claims = Store(lab.store).claims
 

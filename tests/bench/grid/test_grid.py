@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.grid import Strict, expand, load, parse_bits
+from bench.grid import Strict, expand, load, parse_bits, yaml_file
 
 GRID = """\
 name: small
@@ -88,6 +88,10 @@ def test_scalars_follow_yaml_1_2(write):
         (("lr: 1e-4", "lr: !!python/object/apply:os.system [x]"), ["line 5", "no code"]),
         (("lr: 1e-4", "lr: !!timestamp 2001-01-01"), ["line 5", "tag"]),
         (("lr: 1e-4", "lr: *nobody"), ["line 5", "nobody"]),
+        (("lr: 1e-4", "lr: !!int many"), ["line 5", "'many' is no int"]),
+        (("lr: 1e-4", "lr: {<<: {a: 1}, b: 1, b: 2}"), ["line 5", "'b' appears twice"]),
+        (("lr: 1e-4", "lr: {<<: {a: 1}, <<: {b: 1}}"), ["line 5", "'<<' appears twice"]),
+        (("lr: 1e-4", "lr: {<<: 1}"), ["line 5", "merging"]),
         (("lr: 1e-4", "lr: &me [*me]"), ["line 5", "contains itself"]),
         (("lr: 1e-4", "lr: {"), ["line"]),
     ],
@@ -111,6 +115,8 @@ def test_a_bad_grid_is_one_line_that_says_where(write, change, says):
         (b"a: 1\n---\nb: 2\n", "YAML"),
         (b"[" * 50_000, "nested too deeply"),
         (b"a: {" * 50_000, "nested too deeply"),
+        (b"- " * 500_000, "nested too deeply"),
+        (b'a: "\\U00110000"', "not plain YAML"),
         (b"x" * (1 << 21), "larger"),
     ],
 )
@@ -128,6 +134,41 @@ def test_aliases_cannot_explode(write):
     for one, other in zip("abcdefgh", "bcdefghi", strict=True):
         text += f"{other}: &{other} [{', '.join([f'*{one}'] * 10)}]\n"
     assert "values" in refused(write(text))
+
+
+MERGES = """
+small: &small {iterations: 10, rate: 1}
+large: &large {<<: *small, iterations: 20}
+chained: {<<: *large, epochs: 3}
+listed: {<<: [*large, {iterations: 30, rate: 2, epochs: 4}], rate: 5}
+"""
+
+
+def test_merge_keys_are_read_as_their_standard_says(tmp_path):
+    """yaml.org/type/merge.html: own keys go before merged ones, earlier mappings of a list before later ones."""
+    path = tmp_path / "merges.yaml"
+    path.write_text(MERGES, encoding="utf-8")
+    assert yaml_file.read(path).value == {
+        "small": {"iterations": 10, "rate": 1},
+        "large": {"iterations": 20, "rate": 1},
+        "chained": {"iterations": 20, "rate": 1, "epochs": 3},
+        "listed": {"iterations": 20, "rate": 5, "epochs": 4},
+    }
+
+
+SCALARS = (
+    "a: [1e-4, .5e3, 0x1f, 0o17, 010, +1, ~, True]\nb: [on, 'no', 10:30, 1_000, 0b11, 2001-01-01, =, .e1]\n"
+)
+
+
+@pytest.mark.parametrize("head", ["", "%YAML 1.1\n---\n"])
+def test_scalars_are_those_of_the_core_schema_of_yaml_1_2(tmp_path, head):
+    path = tmp_path / "scalars.yaml"
+    path.write_text(head + SCALARS, encoding="utf-8")
+    assert yaml_file.read(path).value == {
+        "a": [0.0001, 500.0, 31, 15, 10, 1, None, True],
+        "b": ["on", "no", "10:30", "1_000", "0b11", "2001-01-01", "=", ".e1"],
+    }
 
 
 def test_too_many_cells(write):

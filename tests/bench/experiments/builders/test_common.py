@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml_text
 
 from bench import experiments
 from bench.engine.plan import make_plan
@@ -21,10 +21,10 @@ def table3(tmp_path):
     """A function that writes table3.yaml, changed, and builds its digits scale."""
 
     def build(change=lambda grid: None, scale="digits", sources=None):
-        grid = yaml.safe_load(TABLE3.read_text(encoding="utf-8").replace("2e-3", "0.002"))
+        grid = yaml_text.read(TABLE3)
         change(grid)
         path = tmp_path / "table3.yaml"
-        path.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml_text.dump(grid), encoding="utf-8")
         return experiments.build(load(path), scale, sources or Sources())
 
     return build

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml_text
 
 from bench import experiments
 from bench.engine.plan import make_plan
@@ -74,21 +74,20 @@ def test_the_first_row_is_table3s_and_computed_once(cells):
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path, values, message):
-    text = (EXPERIMENTS / "ablation_deviations.yaml").read_text(encoding="utf-8").replace("2e-3", "0.002")
-    grid = yaml.safe_load(text)
+    grid = yaml_text.read(EXPERIMENTS / "ablation_deviations.yaml")
     grid["methods"]["eight_bit"].update(values)
     path = tmp_path / "ablation_deviations.yaml"
-    path.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
+    path.write_text(yaml_text.dump(grid), encoding="utf-8")
     with pytest.raises(BenchError, match=message) as refusal:
         pipeline.build(load(path), "digits", Sources())
     assert "\n" not in str(refusal.value)
 
 
 def test_other_experiments_know_no_deviations(tmp_path):
-    grid = yaml.safe_load((EXPERIMENTS / "table3.yaml").read_text(encoding="utf-8").replace("2e-3", "0.002"))
+    grid = yaml_text.read(EXPERIMENTS / "table3.yaml")
     grid["methods"]["deepinversion_sparse"]["deviations"] = ["eight_bit"]
     path = tmp_path / "table3.yaml"
-    path.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
+    path.write_text(yaml_text.dump(grid), encoding="utf-8")
     with pytest.raises(BenchError, match="unknown key 'deviations'"):
         experiments.build(load(path), "digits", Sources())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml_text
 
 from bench import experiments
 from bench.engine.plan import make_plan
@@ -57,11 +57,11 @@ def test_inversions_keep_start_stops_and_end_whatever_is_asked_for():
     ],
 )
 def test_bad_settings_name_the_line_and_what_is_allowed(tmp_path: Path, change, said):
-    grid = yaml.safe_load((GRIDS / "figures.yaml").read_text(encoding="utf-8"))
+    grid = yaml_text.read(GRIDS / "figures.yaml")
     settings = grid["scales"]["digits"]["settings"] | change
     grid["scales"] = {"digits": grid["scales"]["digits"] | {"settings": settings}}
     path = tmp_path / "figures.yaml"
-    path.write_text(yaml.safe_dump(grid), encoding="utf-8")
+    path.write_text(yaml_text.dump(grid), encoding="utf-8")
     with pytest.raises(BenchError) as error:
         experiments.build(load(path), "digits", Sources())
     assert said in str(error.value) and f"{path}, line " in str(error.value)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml_text
 
 from bench import publish
 from bench.engine.store import Store
@@ -19,7 +19,7 @@ from bench.publish.manifest import Sheet
 from bench.publish.parts import difference, holes, mean_std, status
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "table3.md"
-GRID = yaml.safe_load((Path(__file__).parents[4] / "experiments" / "table3.yaml").read_text(encoding="utf-8"))
+GRID = yaml_text.read(Path(__file__).parents[4] / "experiments" / "table3.yaml")
 
 
 def record(kind, key, metrics=None, cause=None, **more):

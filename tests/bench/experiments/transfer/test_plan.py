@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml_text
 
 from bench import experiments
 from bench.engine.plan import make_plan
@@ -20,13 +20,10 @@ def kd(tmp_path):
     """A function that writes kd.yaml, changed, and builds its digits scale."""
 
     def build(change=lambda grid: None):
-        text = (EXPERIMENTS / "kd.yaml").read_text(encoding="utf-8")
-        grid = yaml.safe_load(
-            text.replace("2e-3", "0.002").replace("1e-3", "0.001").replace("1e-4", "0.0001")
-        )
+        grid = yaml_text.read(EXPERIMENTS / "kd.yaml")
         change(grid)
         path = tmp_path / "kd.yaml"
-        path.write_text(yaml.safe_dump(grid, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml_text.dump(grid), encoding="utf-8")
         return experiments.build(load(path), "digits", Sources())
 
     return build
