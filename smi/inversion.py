@@ -77,6 +77,8 @@ def invert(
     """
     adapted: Adapted = adapt(model)
     execution = Execution() if execution is None else execution
+    if not isinstance(execution, Execution):
+        raise InvalidSetting(f"execution is {execution!r}; allowed: None, or a smi.Execution")
     chosen = find_recipe(recipe) if iterations is None else find_recipe(recipe, iterations=iterations)
     config = InversionConfig(chosen, stopping, tuple(sorted(set(snapshots))))
     _check_model(adapted)

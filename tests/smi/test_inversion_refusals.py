@@ -25,6 +25,8 @@ STOPPING = smi.Stopping(at=(3, 6), drop=(0.3, 0.5))  # 16 -> 11 -> 5 patches
         ({"targets": [0, 9]}, "allowed: 0..4"),
         ({"targets": [0]}, "allowed: 2 whole numbers"),
         ({"snapshots": (99,)}, "snapshots are"),
+        ({"execution": "bf16"}, "execution is 'bf16'; allowed: None, or a smi.Execution"),
+        ({"checkpoint": True}, "checkpoint is True; allowed: None, a path, or a smi.Checkpoint"),
     ],
 )
 def test_bad_settings_are_named(tiny_vit, settings, message):
