@@ -15,15 +15,15 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import TensorDataset
 
 from bench.datasets.cifar import Cifar10, Cifar100, open_cifar
 from bench.datasets.digits import Digits
 from bench.datasets.flowers102 import Flowers102
 from bench.datasets.folder import Folder
 from bench.datasets.imagenet import ImageNet
-from bench.engine.provenance import cpu_count
+from bench.datasets.loading import load
 from bench.engine.task import Sources, canonical_json
 from bench.errors import BenchError, MissingData
 
@@ -38,6 +38,9 @@ class Dataset(Protocol):
     splits: tuple[str, ...]  # those that are here
 
     def fingerprint(self, split: str) -> str: ...
+
+    def count(self, split: str) -> int:
+        """How many pictures a split has, found without reading them."""
 
     def split(self, name: str, data_config: Mapping[str, Any]) -> TorchDataset:
         """The pictures of a split, sized for a model (`data_config`: input_size (C, H, W), interpolation)."""
@@ -122,9 +125,4 @@ def in_memory(split: TorchDataset) -> TensorDataset:
 
 def batches(split: TorchDataset, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Pictures [B, C, H, W] and labels [B] in the split's order; files are decoded by worker processes."""
-    yield from DataLoader(split, batch_size=size, num_workers=loader_workers(split, size))
-
-
-def loader_workers(split: TorchDataset, size: int) -> int:
-    """Processes that decode a split's pictures: none for tensors, or where starting them takes longer."""
-    return 0 if isinstance(split, TensorDataset) or len(split) <= 4 * size else min(8, cpu_count())
+    yield from load(split, size)

@@ -13,6 +13,7 @@ import numpy
 from torch.utils.data import Dataset as TorchDataset
 
 from bench.datasets.folder import Folder
+from bench.datasets.imagenet import folder_numbers
 from bench.datasets.pictures import FINGERPRINT_LENGTH, Pictures, allow_settings, fit_transform, held_out
 from bench.datasets.places import find_folder
 from bench.engine.task import Sources
@@ -49,6 +50,9 @@ class Cifar:
         resize = fit_transform(data_config, crop_pct=1.0)
         return Pictures(len(labels), lambda i: (resize(Image.fromarray(pictures[i])), int(labels[i])))
 
+    def count(self, split: str) -> int:
+        return len(self._arrays(split)[1])
+
     def _lies_in(self, root: Path) -> Path | None:
         """The folder with all batches, in `root` or in its sub-folder of the archive's name."""
         names = [*self.train, self.test]
@@ -83,7 +87,8 @@ class Cifar100(Cifar):
 
 class CifarFolder(Folder):
     """CIFAR as pictures: DIR/train/<class>/*.png and DIR/test/<class>/*.png, classes in the order of their names,
-    which is CIFAR's own. `form` says in every record that these are not the original arrays."""
+    which is CIFAR's own, or of their numbers from 0. `form` says in every record that these are not the original
+    arrays."""
 
     crop_pct = 1.0
 
@@ -93,6 +98,22 @@ class CifarFolder(Folder):
             raise BenchError(
                 f"data set {self.name}: {self.train} holds {self.classes} class folders, not {version.classes}"
             )
+
+    def fingerprint(self, split: str) -> str:
+        content = super().fingerprint(split)
+        if list(self.labels) == sorted(self.labels):
+            return content
+        # other results than where folders 0 to 99 were sorted as text
+        return hashlib.sha256(f"{content} by number".encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+    def _labels(self, entries: list[str]) -> dict[str, int]:
+        numbers = folder_numbers(entries)
+        if numbers and sorted(numbers.values()) != list(range(len(entries))):
+            raise BenchError(
+                f"data set {self.name}: the class folders of {self.train} are numbers; allowed: names, or 0 to "
+                f"{len(entries) - 1}"
+            )
+        return super()._labels(sorted(entries, key=numbers.get) if numbers else entries)
 
     @property
     def form(self) -> str:
@@ -133,10 +154,12 @@ def _read_batch(path: Path, key: str, classes: int) -> tuple[numpy.ndarray, nump
     try:
         with open(path, "rb") as file:
             batch = _ArraysOnly(file, encoding="latin1").load()
-        pictures = (
-            numpy.asarray(batch["data"], dtype=numpy.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        )
-        labels = numpy.asarray(batch[key], dtype=numpy.int64)
+        data, labels = numpy.asarray(batch["data"]), numpy.asarray(batch[key])
+        if data.dtype != numpy.uint8 or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"pixels {data.dtype} and labels {labels.dtype}, allowed: uint8 and whole numbers"
+            )
+        pictures, labels = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(numpy.int64)
         if len(pictures) != len(labels) or not len(labels):
             raise ValueError(f"{len(pictures)} pictures, {len(labels)} labels")
         if labels.min() < 0 or labels.max() >= classes:

@@ -43,6 +43,9 @@ class Digits:
             )
         return TensorDataset(pictures, labels)
 
+    def count(self, split: str) -> int:
+        return len(_digits_splits()[split][1])
+
 
 @cache
 def _digits_splits() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import Dataset as TorchDataset
 
+from bench.datasets.listing import size_of
 from bench.datasets.pictures import FINGERPRINT_LENGTH, PictureFolder, allow_settings, fit_transform
 from bench.datasets.places import find_folder
 from bench.engine.task import Sources
@@ -28,21 +29,30 @@ class Flowers102:
         self.root = find_folder("flowers102", sources, self._lies_in, self._fetch, layout)
 
     def fingerprint(self, split: str) -> str:
-        text = "\n".join(f"{path.name}\t{label}\t{path.stat().st_size}" for path, label in self._files(split))
+        text = "\n".join(f"{path.name}\t{label}\t{size_of(path)}" for path, label in self._files(split))
         return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
     def split(self, name: str, data_config: Mapping[str, Any]) -> TorchDataset:
         return PictureFolder(self._files(name), fit_transform(data_config))
 
+    def count(self, split: str) -> int:
+        return len(self._files(split))
+
     def _files(self, split: str) -> list[tuple[Path, int]]:
         labels, ids = _read_mat(self.root / "imagelabels.mat"), _read_mat(self.root / "setid.mat")
         try:
             of_picture, numbers = labels["labels"].ravel(), ids[self.IDS[split]].ravel()
+            for what, values, most in (
+                ("label", of_picture, self.classes),
+                ("picture", numbers, len(of_picture)),
+            ):
+                if not all(1 <= value <= most and value == int(value) for value in values):
+                    raise ValueError(f"a {what} that is no whole number from 1 to {most}")
             return [
-                (self.root / "jpg" / f"image_{number:05d}.jpg", int(of_picture[number - 1]) - 1)
+                (self.root / "jpg" / f"image_{int(number):05d}.jpg", int(of_picture[int(number) - 1]) - 1)
                 for number in numbers
             ]
-        except (KeyError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BenchError(
                 f"data set flowers102: {self.root}'s .mat files do not fit together ({error})"
             ) from None

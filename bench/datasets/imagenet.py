@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,13 +10,8 @@ from typing import Any
 
 from torch.utils.data import Dataset as TorchDataset
 
-from bench.datasets.pictures import (
-    FINGERPRINT_LENGTH,
-    PICTURE_SUFFIXES,
-    PictureFolder,
-    allow_settings,
-    fit_transform,
-)
+from bench.datasets.listing import PICTURE_SUFFIXES, class_folders, pictures_in, size_of
+from bench.datasets.pictures import FINGERPRINT_LENGTH, PictureFolder, allow_settings, fit_transform
 from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData
 
@@ -26,7 +20,8 @@ class ImageNet:
     """ImageNet-1k as folders of pictures: PATH/val/<class>/*.JPEG (torchvision's layout) or PATH/<class>/*.JPEG.
 
     "test" is the validation set, as everywhere in the field; "train" is there if PATH/train is. Class folders
-    carry WordNet ids (any subset of the 1000), or are 1000 in the order of the classes.
+    carry WordNet ids (any subset of the 1000), or are numbered 0 to 999 in the order of those ids (ImageNet-V2).
+    Pictures are not turned as their EXIF data say: nor are they where the published top-1 comes from.
     Settings: crop_pct, the share of the resized picture that the centre crop keeps (default .875).
     """
 
@@ -53,7 +48,7 @@ class ImageNet:
         if not root.is_dir():
             raise MissingData(f"data set imagenet: {root} is not a folder")
         test = root / "val" if (root / "val").is_dir() else root
-        if not any(entry.is_dir() for entry in os.scandir(test)):
+        if not class_folders(test):
             archives = sorted(path.name for path in root.glob("*.tar*"))
             unpack = f"; unpack {', '.join(archives)} first" if archives else ""
             raise MissingData(f"data set imagenet: {test} holds no class folders (<class>/*.JPEG){unpack}")
@@ -65,23 +60,41 @@ class ImageNet:
 
     def split(self, name: str, data_config: Mapping[str, Any]) -> TorchDataset:
         files = _labelled_files(self.folders[name], imagenet_labels)
-        return PictureFolder(files, fit_transform(data_config, self.crop_pct))
+        return PictureFolder(files, fit_transform(data_config, self.crop_pct), upright=False)
+
+    def count(self, split: str) -> int:
+        return len(_picture_files(self.folders[split]))
 
 
 def imagenet_labels(folders: list[str], where: Path) -> dict[str, int]:
-    """Class folder -> label, by WordNet id or, for 1000 folders of other names, by their order."""
+    """Class folder -> label, by WordNet id or, for folders 0 to 999 (zeros before them or not), by number."""
     from timm.data import ImageNetInfo
 
     wordnet = {name: label for label, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
     if all(name in wordnet for name in folders):
         return {name: wordnet[name] for name in folders}
-    if len(folders) == len(wordnet):
-        return {name: label for label, name in enumerate(folders)}
+    numbers = folder_numbers(folders)
+    if sorted(numbers.values()) == list(range(len(wordnet))):
+        return numbers
+    allowed = (
+        f"WordNet ids (n01440764, ...), or 0 to {len(wordnet) - 1} in the order of those ids, all of them"
+    )
+    if sorted(numbers.values()) == list(range(1, len(wordnet) + 1)):
+        raise BenchError(
+            f"data set imagenet: the folders of {where} are numbered from 1, which ILSVRC's development kit does in "
+            f"an order of its own and others in that of the WordNet ids; allowed: {allowed}"
+        )
     stranger = next(name for name in folders if name not in wordnet)
     raise BenchError(
-        f"data set imagenet: {where / stranger} is no ImageNet class; folders must carry WordNet ids "
-        f"(n01440764, ...) or be 1000 in the order of the classes, here are {len(folders)}"
+        f"data set imagenet: {where / stranger} is no ImageNet class ({len(folders)} class folders here); "
+        f"allowed: {allowed}"
     )
+
+
+def folder_numbers(folders: list[str]) -> dict[str, int]:
+    """Class folder -> the number that it is named by; {} unless every name is a whole number."""
+    whole = all(name.isascii() and name.isdecimal() for name in folders)
+    return {name: int(name) for name in folders} if whole else {}
 
 
 def _labelled_files(folder: Path, label_of) -> list[tuple[Path, int]]:
@@ -94,12 +107,8 @@ def _labelled_files(folder: Path, label_of) -> list[tuple[Path, int]]:
 def _picture_files(folder: Path) -> tuple[str, ...]:
     """Paths `<class>/.../file` relative to `folder`, sorted by class and name."""
     found = []
-    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
-        for parent, _, names in os.walk(folder / kind, followlinks=True):
-            inside = Path(parent).relative_to(folder)
-            found += [
-                (inside / name).as_posix() for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES
-            ]
+    for kind in class_folders(folder):
+        found += [path.relative_to(folder).as_posix() for path in pictures_in(folder / kind)]
     if not found:
         raise MissingData(
             f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in class folders"
@@ -110,7 +119,10 @@ def _picture_files(folder: Path) -> tuple[str, ...]:
 @cache
 def _folder_fingerprint(folder: Path, with_sizes: bool) -> str:
     digest = hashlib.sha256()
-    for name in _picture_files(folder):
-        size = (folder / name).stat().st_size if with_sizes else ""
+    files = _picture_files(folder)
+    if folder_numbers(sorted({name.partition("/")[0] for name in files})):
+        digest.update(b"labels by number\n")  # other results than where such folders were sorted as text
+    for name in files:
+        size = size_of(folder / name) if with_sizes else ""
         digest.update(f"{name}\t{size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:FINGERPRINT_LENGTH]

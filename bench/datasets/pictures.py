@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset as TorchDataset
 
+from bench.datasets.decoding import read_picture
 from bench.errors import BenchError
 
-PICTURE_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
 FINGERPRINT_LENGTH = 16  # hexadecimal digits of a sha256
 VALIDATION = 0.1  # share of each class's training pictures held out, where a data set has no split
 SPLIT_SEED = 0
@@ -34,36 +34,36 @@ class Pictures(TorchDataset):
 
 
 class PictureFolder(TorchDataset):
-    """Labelled picture files, decoded as RGB."""
+    """Labelled picture files, decoded as RGB (bench.datasets.decoding.read_picture)."""
 
-    def __init__(self, files: list[tuple[Path, int]], transform) -> None:
-        self.files, self.transform = files, transform
+    def __init__(self, files: list[tuple[Path, int]], transform, upright: bool = True) -> None:
+        self.files, self.transform, self.upright = files, transform, upright
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        from PIL import Image
-
         path, label = self.files[index]
-        try:
-            with Image.open(path) as picture:
-                return self.transform(picture.convert("RGB")), label
-        except OSError as error:  # truncated, or no picture at all
-            raise BenchError(f"{path} cannot be read as a picture: {error}") from None
+        return self.transform(read_picture(path, self.upright)), label
 
 
 def fit_transform(data_config: Mapping[str, Any], crop_pct: float = 0.875) -> Callable:
-    """PIL picture -> float32 [C, H, W] in [0, 1], resized and centre-cropped to what the model takes."""
+    """RGB picture of PIL -> float32 [C, H, W] in [0, 1], resized and centre-cropped to what the model takes.
+
+    A model of one channel is shown grey pictures (ITU-R 601 luma). BenchError for other numbers than 1 and 3."""
     from timm.data import create_transform
 
-    return create_transform(
-        input_size=tuple(data_config["input_size"]),
+    size = tuple(data_config["input_size"])
+    if size[0] not in (1, 3):
+        raise BenchError(f"the model takes pictures of {size[0]} channels; allowed: 3 (colour) or 1 (grey)")
+    fit = create_transform(
+        input_size=size,
         interpolation=data_config.get("interpolation", "bicubic"),
         crop_pct=crop_pct,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
+        mean=(0.0,) * size[0],
+        std=(1.0,) * size[0],
     )
+    return fit if size[0] == 3 else lambda picture: fit(picture.convert("L"))
 
 
 @cache

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 import smi
-from bench.datasets import loader_workers
+from bench.datasets.loading import load
 from bench.models.training import checked, cosine, keep, random_flip, random_shift, resume, seeded
 from bench.models.weights import HEADS
 from smi.vit import normalisation
@@ -126,4 +126,4 @@ def _batches(
                 shuffled = torch.randperm(len(split), generator=seeded(seed, 0, epoch)).tolist()
             yield shuffled[place * batch : (place + 1) * batch]
 
-    yield from DataLoader(split, batch_sampler=list(order()), num_workers=loader_workers(split, batch))
+    yield from load(split, batch, batch_sampler=list(order()))

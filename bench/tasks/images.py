@@ -20,6 +20,7 @@ import smi
 from bench import models
 from bench.datasets import open_split
 from bench.engine.task import Job
+from bench.errors import BenchError
 from smi.vit import adapt, normalisation
 
 FILE = "images.safetensors"
@@ -86,6 +87,8 @@ def _pictures(model: nn.Module, data: dict[str, Any], job: Job) -> smi.Synthetic
     count, generator = settings["count"], torch.Generator().manual_seed(settings["seed"])
     if settings["source"] == "real":
         split = open_split(settings["data"], data, job.sources)
+        if count > len(split):
+            raise BenchError(f"{count} real images asked for; the training split holds {len(split)}")
         chosen = torch.randperm(len(split), generator=generator)[:count].tolist()
         pairs = [split[index] for index in chosen]
         pixels = torch.stack([picture for picture, _ in pairs])

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 import smi
 from bench.datasets import batches
+from bench.errors import BenchError
 from smi.published import normalise
 from smi.vit import normalisation
 
@@ -32,7 +33,7 @@ def top1(
     """Share (%) of the split's pictures whose label is the greatest logit."""
     right = done = 0
     for image, labels in _normalised(model, split, device, should_stop):
-        right += (model(image).argmax(1) == labels).sum().item()
+        right += (_logits(model, image, "the model").argmax(1) == labels).sum().item()
         done += len(labels)
         if progress is not None:
             progress(done, len(split), {"top1": 100 * right / done})
@@ -65,7 +66,8 @@ def compare(
     error = norm = 0.0
     known, said = _known.get(identity), []
     for index, (image, labels) in enumerate(_normalised(reference, split, device, should_stop, keep_zero)):
-        expected, found = reference(image) if known is None else known[index], other(image)
+        expected = _logits(reference, image, "the full-precision model") if known is None else known[index]
+        found = _logits(other, image, "the quantized model")
         said.append(expected)
         right += (found.argmax(1) == labels).sum().item()
         reference_right += (expected.argmax(1) == labels).sum().item()
@@ -77,8 +79,8 @@ def compare(
     if identity is not None:
         _known.clear()
         _known[identity] = said
-    if not math.isfinite(error):
-        raise smi.NonFiniteLoss("the quantized model's logits are not finite")
+    if not norm:
+        raise smi.NonFiniteLoss("the full-precision model's logits are all 0: no error is relative to them")
     return {
         "top1": 100 * right / done,
         "reference_top1": 100 * reference_right / done,
@@ -86,6 +88,16 @@ def compare(
         "logit_error": math.sqrt(error / norm),
         "pictures": done,
     }
+
+
+def _logits(model: nn.Module, image: Tensor, who: str) -> Tensor:
+    """The model's logits [B, K]. Raises NonFiniteLoss: NaN has no greatest entry, so such a model has no top-1."""
+    logits = model(image)
+    if not torch.isfinite(logits).all():
+        raise smi.NonFiniteLoss(
+            f"{who}'s logits are NaN or infinite: it cannot be scored; are its weights finite?"
+        )
+    return logits
 
 
 def _normalised(
@@ -97,6 +109,8 @@ def _normalised(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Normalised pictures [B, C, H, W] and labels [B] on the device."""
     mean, std = (values.to(device) for values in normalisation(model))
+    if not len(split):
+        raise BenchError("the split holds no pictures to score on")
     for pictures, labels in batches(split, BATCH):
         if should_stop is not None and should_stop():
             raise smi.Interrupted("stopped while scoring; scoring starts anew")

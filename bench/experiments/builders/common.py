@@ -170,7 +170,16 @@ class TaskBuilder:
 
     def classes(self, dataset: str) -> int:
         """How many classes a data set has."""
-        return datasets.open_dataset(dataset, self.settings.datasets.get(dataset, {}), self.sources).classes
+        return self._open(dataset).classes
+
+    def _need_pictures(self, dataset: str, count: int, *place: str) -> None:
+        held = self._open(dataset).count("train")
+        if count > held:
+            message = f"{count} real images are asked for, and the train split of {dataset} holds {held}"
+            raise self.grid.error((*self.here, "settings", *place), message, [f"1 to {held}"])
+
+    def _open(self, dataset: str) -> datasets.Dataset:
+        return datasets.open_dataset(dataset, self.settings.datasets.get(dataset, {}), self.sources)
 
     def training(self, settings: Mapping[str, Any], *place: str) -> dict[str, Any]:
         """All settings of a training; `place` is where in the scale's settings these stand."""
@@ -196,6 +205,7 @@ class TaskBuilder:
             except MissingData as error:
                 self._warn(f"{method} is left out: {error}")
                 return None
+            self._need_pictures(dataset, settings["count"], *(() if count else ("images", "count")))
         label = f"images {model} {method} seed {seed}"
         return self.task("images", settings, {"teacher": self.teacher(model, dataset)}, label)
 

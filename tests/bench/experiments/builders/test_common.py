@@ -111,6 +111,10 @@ def axis(name, value):
         (setting("recipes", "psaq", "lr", 0.1), "recipe psaq: unknown setting 'lr'"),
         (setting("recipes", "deepdream", {}), "unknown recipe 'deepdream'; allowed: .*deepinversion"),
         (setting("images", "count", 0), "settings.images.count.*greater than or equal to 1"),
+        (
+            setting("images", "count", 1132),
+            "1132 real images are asked for, and .* holds 1131; allowed: 1 to 1131",
+        ),
         (setting("images", "precision", "fp8"), "settings.images.precision"),
         (setting("teacher", "epoch", 3), "teacher training: unknown setting 'epoch'"),
         (setting("pictures", 3), "unknown key 'pictures'"),

@@ -1,0 +1,40 @@
+"""Scores are of finite logits alone."""
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+import smi
+from bench.errors import BenchError
+from bench.tasks.scoring import compare, top1
+
+SPLIT = TensorDataset(torch.rand(6, 3, 16, 16), torch.arange(6) % 5)
+
+
+def compared(reference, other):
+    return compare(reference, other, SPLIT, "cpu", lambda *_: None, lambda: False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_model_of_infinite_logits_is_never_scored(tiny_vit, value):
+    good, bad = tiny_vit(), tiny_vit()
+    with torch.no_grad():
+        bad.head.bias[3] = value
+    with pytest.raises(smi.NonFiniteLoss, match="the model's logits are NaN or infinite"):
+        top1(bad, SPLIT, "cpu")
+    with pytest.raises(smi.NonFiniteLoss, match="the full-precision model's logits"):
+        compared(bad, good)
+    with pytest.raises(smi.NonFiniteLoss, match="the quantized model's logits"):
+        compared(good, bad)
+    assert compared(good, good)["agreement"] == 100
+
+
+def test_errors_relative_to_nothing_and_scores_of_nothing_are_refused(tiny_vit):
+    silent = tiny_vit()
+    with torch.no_grad():
+        silent.head.weight.zero_()
+        silent.head.bias.zero_()
+    with pytest.raises(smi.NonFiniteLoss, match="logits are all 0"):
+        compared(silent, tiny_vit())
+    with pytest.raises(BenchError, match="holds no pictures"):
+        top1(tiny_vit(), TensorDataset(torch.zeros(0, 3, 16, 16), torch.zeros(0, dtype=torch.int64)), "cpu")
