@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from bench import experiments, publish
+from bench.cli.arguments import Parser, exit_code
 from bench.engine import atomic, executors, plan, provenance
 from bench.engine.executors.protocol import Context
 from bench.engine.plan import CellTasks
@@ -56,8 +57,11 @@ class Idle:
         return figures | {"kept": 32, "patches": 64, "sparsity": 0.5}
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 0 whatever the figures are."""
+    Parser("bench self_benchmark", "Measure how bench itself scales, against its goals.").parse_args(
+        arguments
+    )
     _, seconds_once = _timed(_once)
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         path = Path(folder, "scale.yaml")
@@ -146,4 +150,4 @@ def _overhead(store: Store) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TextIO
 
 from bench.engine import provenance
@@ -23,6 +24,7 @@ from bench.engine.store import Store, failure_of, is_full
 from bench.engine.store.claims import Claim
 from bench.engine.task import Job, Sources, Task, canonical_json
 
+KINDS = "bench.tasks:KINDS"  # by name, since the engine imports no kind of task
 LOG_SECONDS = 10.0  # between two lines of progress in a task's log
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -252,9 +254,7 @@ def _holder_place(store: Store, task: Task) -> str:
 
 def _kind(task: Task, kinds: Mapping[str, Any] | None) -> Any:
     if kinds is None:
-        from bench.tasks import KINDS  # heavy (torch): only where a task really runs
-
-        kinds = KINDS
+        kinds = resolve_name(KINDS)  # heavy (torch): only where a task really runs
     return kinds[task.kind]
 
 

@@ -79,13 +79,15 @@ class About(Strict):
 
     subject: what is inverted, and its data. shows: what the scale can show and what it cannot. reading: how to read the
     table; {pictures} (of test), {step} (points that one of them is worth) and {error} (standard error of full
-    precision's top-1, in points) are filled in. guide: a page on how its settings were chosen, from the project's root.
+    precision's top-1, in points) are filled in. pictures: what to know when looking at its images.
+    guide: a page on how its settings were chosen, from the project's root.
     judged: its figures can tell whether the paper's claims hold.
     """
 
     subject: Text | None = None
     shows: Text | None = None
     reading: Text | None = None
+    pictures: Text | None = None
     guide: Text | None = None
     judged: StrictBool = False
 

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.engine import atomic
-from bench.publish import manifest
+from bench.publish import manifest, scale_notes
 from bench.publish.manifest import Sheet
 from bench.publish.parts import markdown, provenance
 
 HEAD = """# Results
 
-Made by the commands below; do not edit. Each table names its scale: `digits` is the embedded one (a micro ViT on
-scikit-learn's digits), `cifar` the middle one (small ViTs on CIFAR-10), `paper` the paper's (DeiT on ImageNet and
-CIFAR). The records behind a table lie in `<scale>/records/`; `python -m bench tables` makes every table and page
-of claims again from them. No sweep ever reads them.
+Made by the commands below; do not edit. Each table names its scale. The records behind a table lie in
+`<scale>/records/`; `python -m bench tables` makes every table and page of claims again from them. No sweep ever
+reads them.
 """
 
 
@@ -35,9 +34,19 @@ def write(results: Path, found: Sequence[Sheet], judged: Sequence[Path]) -> Path
             }
         )
     path = results / "README.md"
+    scales = "".join(f"- `{scale}`: {subjects}\n" for scale, subjects in _subjects(found).items())
     links = [f"[{page.parent.name}]({page.relative_to(results).as_posix()})" for page in judged]
-    claims = f"\nThe paper's claims, one by one: {', '.join(links)}.\n" if links else ""
+    claims = f"The paper's claims, one by one: {', '.join(links)}.\n" if links else ""
+    table = markdown(rows) if rows else "Nothing has been run."
     atomic.write_text(
-        path, HEAD + claims + "\n" + (markdown(rows) if rows else "Nothing has been run.") + "\n"
+        path, "\n".join([HEAD, *([scales] if scales else []), *([claims] if claims else []), table, ""])
     )
     return path
+
+
+def _subjects(found: Sequence[Sheet]) -> dict[str, str]:
+    """Scale -> what is inverted there and its data, in the words of its grids, each said once."""
+    said: dict[str, dict[str, None]] = {}
+    for sheet in found:
+        said.setdefault(sheet.scale, {})[scale_notes.subject(sheet)] = None
+    return {scale: "; ".join(subjects) for scale, subjects in said.items()}

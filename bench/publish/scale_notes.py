@@ -47,6 +47,11 @@ def reading(sheet: Sheet) -> list[str]:
         return []
 
 
+def pictures(sheet: Sheet) -> str:
+    """What to know when looking at the sheet's images, or nothing."""
+    return str(sheet.about.get("pictures") or "").rstrip()
+
+
 def line(scale: str, *sheets: Sheet) -> str:
     """`Scale: digits (...; not the paper's models or data)`."""
     other = "" if scale == PAPER_SCALE else "; not the paper's models or data"

@@ -5,15 +5,13 @@ from __future__ import annotations
 import torch
 
 from bench.experiments.gallery.pictures import GRID, Shown, class_name, main_model, shown
+from bench.publish import scale_notes
 from bench.publish.figures.kinds import Figure, Still
 from bench.publish.figures.material import Material
 from bench.publish.figures.style import bare, picture_grid, row_label, show_kept
 
 COLUMNS = 10  # classes shown
 EACH = 2  # images of a class and method
-SAID = {
-    "digits": "At this scale an inversion is texture that the model takes for a digit, not a readable one."
-}
 
 
 def draw(material: Material) -> Still:
@@ -40,7 +38,7 @@ def draw(material: Material) -> Still:
     return Still(
         figure,
         f"Images of {len(classes)} classes (as the paper's Figure 5), seed {first.row.cell['seed']}, the first of each "
-        "class as they came: none was picked. Stopped patches are black. " + SAID.get(material.scale, ""),
+        f"class as they came: none was picked. Stopped patches are black. {scale_notes.pictures(material.sheet(GRID))}",
     )
 
 
