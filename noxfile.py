@@ -290,10 +290,13 @@ def report_check(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, format and types, without changing anything."""
+    """Style, format, types and the rules of who imports whom, without changing anything."""
     python(session, "ruff", "check", ".")
     python(session, "ruff", "format", "--check", ".")
     python(session, "mypy", "smi", "bench/engine")
+    session.run(
+        str(Path(environment(session)).with_name("lint-imports")), "--no-cache", env={"PYTHONPATH": None}
+    )
 
 
 @nox.session(name="format")
@@ -310,7 +313,7 @@ def lock(session: nox.Session) -> None:
     if uv is None:
         session.error("uv is needed: pip install uv")
     resolved = session.run(
-        *(uv, "pip", "compile", "--universal", "--python-version", "3.10", "--all-extras"),
+        *(uv, "pip", "compile", "--universal", "--python-version", "3.11", "--all-extras"),
         *("--no-annotate", "--no-header", "--quiet", "--upgrade", "pyproject.toml"),
         silent=True,
         stderr=None,

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TextIO
@@ -190,7 +190,7 @@ class _Run:
 
     def _say(self, text: str) -> None:
         try:
-            self.log.write(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} {text}\n")
+            self.log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
         except OSError:
             pass  # a log line is not worth a task
 
@@ -211,7 +211,7 @@ def _frame(
 
 
 def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _settled(store: Store, task: Task) -> Outcome | None:

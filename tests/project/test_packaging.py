@@ -8,10 +8,10 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
-import tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 # torchvision is timm's own requirement; smi uses it for picture grids.
