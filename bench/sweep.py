@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from bench import experiments, publish
 from bench.cli import status
 from bench.cli.options import parse, sources_of
 from bench.cli.progress import Board, View, make_view
-from bench.engine import devices, executors, plan
+from bench.engine import devices, executors, include, plan
 from bench.engine.executors.protocol import BLOCKED, FAILED, Context, Executor
 from bench.engine.failures import is_a
 from bench.engine.plan import CellTasks
@@ -61,6 +61,12 @@ def main(arguments: Sequence[str] | None = None, suite: Suite | None = None) -> 
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        line = include.explained(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return BAD_INPUT
 
 
 class Sweep:
@@ -77,7 +83,8 @@ class Sweep:
     def run(self) -> int:
         options = self.options
         self._say(_scale_line(self.grid, self.scale))
-        sources = sources_of(options)
+        sources = self._sources()
+        include.load(sources.include)
         cells = self._build(sources)
         whole = plan.make_plan(cells)
         self.plan = plan.only(whole, options.only) if options.only else whole
@@ -200,6 +207,11 @@ class Sweep:
         return FAILURES if failed or left else OK
 
     # ---- pieces
+
+    def _sources(self) -> Sources:
+        """What the options name, and what the grid does: folders of modules, and pictures."""
+        given = sources_of(self.options)
+        return replace(given, include=(*given.include, *self.grid.folders), files=self.grid.files)
 
     def _build(self, sources: Sources) -> Cells:
         """Every cell with its tasks. Raises BenchError for whatever the grid or its sources get wrong."""

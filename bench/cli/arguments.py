@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from bench.engine import include
+from bench.engine.failures import is_a
 from bench.errors import BenchError
 
 BAD_INPUT = 2  # exit code
@@ -21,6 +23,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise BenchError(f"{message} (--help lists the options)")
+
+    def add_include(self) -> None:
+        """The option that names folders of the user's own modules (bench/register.py)."""
+        self.add_argument(
+            "--include",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FOLDER",
+            help="folder of your own Python modules to import, e.g. with a score (docs/adding.md); repeatable",
+        )
 
     def add_places(self) -> None:
         """The options that say where work, tables, data and weights lie."""
@@ -55,4 +68,10 @@ def exit_code(main: Callable[[], int]) -> int:
         return main()
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except Exception as error:
+        line = include.explained(error) or (str(error) if is_a(error, "smi.errors", "SmiError") else None)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         return BAD_INPUT

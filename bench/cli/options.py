@@ -30,7 +30,8 @@ def sources_of(options: argparse.Namespace) -> Sources:
     for what, path in given.items():
         if path is not None and not path.is_dir():
             raise BenchError(f"{what}: {path} is no folder")
-    return Sources(data=data, checkpoints=options.checkpoints, download=True)
+    folders = tuple(folder.expanduser().resolve() for folder in options.include)
+    return Sources(data=data, checkpoints=options.checkpoints, download=True, include=folders)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -40,6 +41,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--grid", type=Path, required=True, metavar="FILE", help="the grid, e.g. experiments/table3.yaml")
     add("--scale", help=f"which of the grid's scales to run (default: {DEFAULT_SCALE})")
     parser.add_places()
+    parser.add_include()
     add("--device", help="torch device (default: the GPU if there is one, else cpu)")
     add("--executor", choices=executors.NAMES, help="how to run tasks (default: chosen, and said)")
     add("--jobs", type=_positive, metavar="N", help="run N tasks at a time on this machine")

@@ -68,6 +68,8 @@ class Sources:
     data: Mapping[str, Path] = field(default_factory=dict)  # data set name -> folder
     checkpoints: Path | None = None  # folder of <timm model name>.safetensors / .pth
     download: bool = False  # may data sets be fetched
+    include: tuple[Path, ...] = ()  # folders of the user's own modules (bench.engine.include)
+    files: tuple[Path, ...] = ()  # pictures that methods of the grid name
 
 
 @dataclass

@@ -17,12 +17,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TextIO
 
-from bench.engine import provenance
+from bench.engine import include, provenance
 from bench.engine.executors.protocol import BLOCKED, DONE, FAILED, HELD, STOPPED, WAITING
 from bench.engine.failures import DIED, KEEPS_STATE, cause_of, is_a
 from bench.engine.store import Store, failure_of, is_full
 from bench.engine.store.claims import Claim
 from bench.engine.task import Job, Sources, Task, canonical_json
+from bench.errors import BenchError
 
 KINDS = "bench.tasks:KINDS"  # by name, since the engine imports no kind of task
 LOG_SECONDS = 10.0  # between two lines of progress in a task's log
@@ -75,9 +76,15 @@ def run_task(
             settled = _settled(store, task) or _inputs_intact(store, task)
             if settled is not None:
                 return settled
-            kind = _kind(task, kinds)  # may import torch, which is none of the task's seconds
-            run = _Run(store, task, claim, sources or Sources(), device, progress, should_stop, notes or {})
-            return run.execute(kind)
+            sources, kind, refused = sources or Sources(), None, None
+            try:
+                include.load(sources.include)
+                include.check(task)
+                kind = _kind(task, kinds)  # may import torch, which is none of the task's seconds
+            except BenchError as error:
+                refused = error
+            run = _Run(store, task, claim, sources, device, progress, should_stop, notes or {})
+            return run.execute(kind) if refused is None else run.refuse(refused)
         finally:
             claim.release()
 
@@ -137,6 +144,11 @@ class _Run:
             self._say(f"done in {time.time() - self.started:.1f} s")
             return Outcome(DONE, fresh=True)
 
+    def refuse(self, error: BenchError) -> Outcome:
+        """Record why the task cannot even begin."""
+        with open(self.store.log_path(self.task), "a", encoding="utf-8", buffering=1) as self.log:
+            return self._fail(error)
+
     def _attempt(self, kind: Any) -> tuple[dict[str, Any], Path]:
         """Run the task; damaged resumable state is thrown away once, and the task begins anew."""
         state = self.store.checkpoint(self.task)
@@ -177,6 +189,8 @@ class _Run:
 
     def _fail(self, error: Exception) -> Outcome:
         cause, message = cause_of(error, self.task)
+        place = include.where(error)
+        message = f"{message} ({place})" if place else message
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self._say(f"failed: {cause}: {message}\n{text}")
         if cause not in KEEPS_STATE:

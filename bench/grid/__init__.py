@@ -120,6 +120,9 @@ class Grid(Strict):
     title: Annotated[str, Field(min_length=1, max_length=300)]
     experiment: Name
     table: Name | None = None  # stem of the table's file, where that is not the grid's name
+    include: list[
+        Text
+    ] = []  # folders of Python modules of one's own, from the grid's folder (bench/register.py)
     methods: dict[Name, dict[str, Any]] = {}
     scales: Annotated[dict[Name, Scale], Field(min_length=1)]
 
@@ -128,6 +131,26 @@ class Grid(Strict):
     @property
     def path(self) -> Path:
         return self._document.path
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders under `include`. Raises BenchError for one that is not there."""
+        found = tuple(self.beside(folder) for folder in self.include)
+        for index, folder in enumerate(found):
+            if not folder.is_dir():
+                allowed = ["a folder of Python modules, its path from the grid's folder"]
+                raise self.error(("include", index), f"{folder} is no folder", allowed)
+        return found
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files or folders of pictures that methods name, there or not."""
+        named = (method.get("files") for method in self.methods.values())
+        return tuple(self.beside(path) for path in named if isinstance(path, str))
+
+    def beside(self, path: str) -> Path:
+        """A path that the grid names: from the grid's own folder, or absolute."""
+        return (self.path.parent / Path(path).expanduser()).resolve()
 
     def scale(self, name: str) -> Scale:
         """The scale called `name`. Raises BenchError with the scales that the file has."""

@@ -49,15 +49,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 SEED_MARK = "@"  # `cifar_vit_small@1`: that architecture, trained from seed 1
 
 
-def describe(name: str, sources: Sources, weights: bool = True) -> dict[str, Any]:
+def describe(name: str, sources: Sources, weights: bool = True, classes: int | None = None) -> dict[str, Any]:
     """What identifies a model in a task's settings. Raises BenchError for unknown names and missing weights.
 
     Own architectures give {"name", "architecture"}, timm models {"name", "weights": {"sha256"} or {"hub"}};
-    weights=False leaves the weights out (for costs, which do not depend on them).
+    weights=False leaves the weights out (for costs, which do not depend on them). classes: of the data set that an
+    own architecture is trained on (None: as it stands in ARCHITECTURES).
     """
     if is_own(name):
         own, _ = split_seed(name)
-        return {"name": own, "architecture": dict(ARCHITECTURES[own])}
+        heads = {} if classes is None else {"num_classes": classes}
+        return {"name": own, "architecture": {**ARCHITECTURES[own], **heads}}
     if not timm.is_model(name.split(".")[0]):
         hint = f"; near it: {', '.join(near)}" if (near := _near(name)) else ""
         raise BenchError(f"unknown model {name!r}; known: {', '.join(ARCHITECTURES)} and timm's models{hint}")

@@ -64,7 +64,10 @@ def _summarise(results: Path, found: Sequence[Sheet]) -> list[Path]:
 def write(sheet: Sheet, results: Path) -> Path:
     """Write one table from what is published, returning the table's path."""
     if sheet.experiment not in EXPERIMENTS:
-        raise BenchError(f"no table for the experiment {sheet.experiment!r}; known: {', '.join(EXPERIMENTS)}")
+        raise BenchError(
+            f"no table for the experiment {sheet.experiment!r}; known: {', '.join(EXPERIMENTS)}, and what a folder "
+            "given with --include registers"
+        )
     experiment = EXPERIMENTS[sheet.experiment]
     path = results / sheet.scale / manifest.file_name(sheet)
     atomic.write_text(path, part(experiment.table)(sheet))

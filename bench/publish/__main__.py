@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench import publish
 from bench.cli.arguments import Parser, exit_code
+from bench.engine import include
 from bench.errors import BenchError, StoreError
 
 
@@ -21,7 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="folder of tables (default: results)",
     )
-    results = parser.parse_args(arguments).results
+    parser.add_include()
+    options = parser.parse_args(arguments)
+    include.load(options.include)
+    results = options.results
     try:
         written = publish.render_again(results)
         if not written:

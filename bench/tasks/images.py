@@ -1,11 +1,13 @@
 """Kind "images": what a model is calibrated or taught with: inverted, real, or noise.
 
 inputs: teacher. settings:
-    source: "inversion", "real" or "noise"; count; seed.
+    source: "inversion", "real", "noise", "files" or "module:function"; count; seed.
     inversion: recipe (smi.Recipe as JSON), stopping ({"at", "drop"} or None), score (None when dense), precision,
         batch_size; and where they are asked for: targets, the class of each image, and snapshots, the iterations
         whose pictures are kept beside the images, and deviations, names of smi.published.OF_INVERSION.
     real: data (bench.datasets.fingerprint of the training split).
+    files: files, the hash of the pictures (given.fingerprint). module:function: options, further arguments of it.
+    code: hashes of the included code that the images depend on, if there is any.
     noise, real: random_patches, how many patches of each picture are fed forward, chosen at random, or None for all.
 """
 
@@ -21,6 +23,7 @@ from bench import models
 from bench.datasets import open_split
 from bench.engine.task import Job
 from bench.errors import BenchError
+from bench.tasks import given
 from smi.vit import adapt, normalisation
 
 FILE = "images.safetensors"
@@ -36,6 +39,10 @@ def run(job: Job) -> dict[str, Any]:
     if settings["source"] == "inversion":
         images = _invert(model, job)
         metrics = _figures(images)
+    elif settings["source"] == "files":
+        images, metrics = given.from_files(model, data, job), {}
+    elif ":" in settings["source"]:
+        images, metrics = given.from_function(model, data, job), {}
     else:
         images = _pictures(model, data, job)
         metrics = {}

@@ -17,6 +17,7 @@ import smi
 from bench import datasets, models
 from bench.engine.task import Sources, Task
 from bench.errors import BenchError, MissingData
+from bench.experiments.builders import outside
 from bench.grid import Grid, Strict
 from bench.models import training
 from bench.tasks import KINDS
@@ -25,6 +26,7 @@ from smi.vit import TokenModel, adapt
 
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(strict=False)]
+OwnSource = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]  # module:function
 
 
 class Schedule(Strict):
@@ -50,11 +52,13 @@ class Method(Strict):
     stop by, and the one that says how many patches, chosen at random, are fed forward."""
 
     title: str
-    source: Literal["none", "inversion", "real", "noise"]
+    source: Literal["none", "inversion", "real", "noise", "files"] | OwnSource
     recipe: str | None = None
     stopping: str | None = None
     score: str = "cls_attention"
     random_patches: str | None = None
+    files: str | None = None  # of source "files": pictures in a folder, or saved images (bench.tasks.given)
+    options: dict[str, Any] = {}  # of source "module:function": further arguments of the function
 
 
 class Settings(Strict):
@@ -151,10 +155,10 @@ class TaskBuilder:
         return self.task("teacher", {"model": models.describe(model, self.sources)}, {}, f"teacher {model}")
 
     def _trained(self, model: str, dataset: str) -> Task:
-        self._need_classes(model, dataset)
+        self.outline(model)
         _, seed = models.split_seed(model)
         settings = {
-            "model": models.describe(model, self.sources),
+            "model": models.describe(model, self.sources, classes=self.classes(dataset)),
             "training": self.training(self.settings.teacher, "teacher"),
             "seed": self.settings.teacher_seed if seed is None else seed,
             "train": self.split(dataset, "train"),
@@ -197,7 +201,7 @@ class TaskBuilder:
         if wanted.source == "inversion":
             settings |= self._inversion(method, wanted)
             settings |= {"batch_size": chosen.batch_size or settings["count"], "precision": chosen.precision}
-        else:
+        elif wanted.source in ("noise", "real"):
             settings["random_patches"] = self._random_patches(model, method, wanted)
         if wanted.source == "real":
             try:
@@ -206,10 +210,16 @@ class TaskBuilder:
                 self._warn(f"{method} is left out: {error}")
                 return None
             self._need_pictures(dataset, settings["count"], *(() if count else ("images", "count")))
+        if wanted.source == "files":
+            settings["files"] = outside.fingerprint(self.grid, method, str(wanted.files), settings["count"])
+        if ":" in wanted.source:
+            settings["options"] = dict(wanted.options)
         label = f"images {model} {method} seed {seed}"
         return self.task("images", settings, {"teacher": self.teacher(model, dataset)}, label)
 
     def task(self, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, Task], label: str) -> Task:
+        code = outside.code_behind(kind, settings)
+        settings = {**settings, "code": code} if code else settings
         return Task(kind, settings, inputs, KINDS[kind].version, label)
 
     def _method(self, name: str) -> Method:
@@ -224,6 +234,7 @@ class TaskBuilder:
             raise self.grid.error((*here, "stopping"), "only an inversion stops patches")
         if method.random_patches is not None and method.source not in ("noise", "real"):
             raise self.grid.error((*here, "random_patches"), "only noise and real images take random patches")
+        outside.check_method(self.grid, name, method)
         if method.score not in smi.SCORES:
             raise self.grid.error((*here, "score"), f"unknown score {method.score!r}", smi.SCORES)
         for key in ("stopping", "random_patches"):

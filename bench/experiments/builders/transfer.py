@@ -127,7 +127,7 @@ class TransferTaskBuilder(TaskBuilder):
             raise self.grid.error(place, f"{model} is pretrained", list(models.ARCHITECTURES))
         chosen = {"classes": sorted(set(wanted.classes))}
         settings = {
-            "model": models.describe(model, self.sources),
+            "model": models.describe(model, self.sources, classes=count),
             "training": self.training(
                 {**self.settings.teacher, **wanted.training}, "students", name, "training"
             ),
@@ -140,7 +140,8 @@ class TransferTaskBuilder(TaskBuilder):
     def _student(self, model: str, dataset: str) -> dict[str, Any]:
         """The teacher's model before it saw the data set: fresh weights, or pretrained ones with a fresh head."""
         if (model, dataset) not in self._students:
-            described = models.describe(model, self.sources)  # reads the weights through: once is enough
+            # Reads the weights through: once is enough.
+            described = models.describe(model, self.sources, classes=self.classes(dataset))
             if "architecture" not in described:
                 described |= {"classes": self.classes(dataset)}
             self._students[model, dataset] = described

@@ -44,7 +44,7 @@ class Gallery(TaskBuilder):
             raise self.grid.error(place, message, ["one for each target, or none"])
         task = self.images(model, dataset, method, seed, count=len(chosen.targets))
         iterations = task.settings["recipe"]["iterations"]
-        classes = self.outline(model).classes
+        classes = self.classes(dataset)
         self._check("targets", chosen.targets, classes - 1, f"the classes of {model}")
         self._check("snapshots", chosen.snapshots, iterations, f"the iterations of {method}")
         stops = {stop for schedule in chosen.schedules.values() for stop in schedule.at if stop <= iterations}

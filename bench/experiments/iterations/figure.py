@@ -15,12 +15,24 @@ from bench.publish.figures.style import BLUE, GREY, PURPLE, VERMILION, canvas, l
 
 BY_SPARSITY, BY_SECONDS = "ablation_sparsity", "ablation_iterations"
 LINES = ("-", "--", ":", "-.")  # bit-widths
-RANKED = {  # how the patches that stay are chosen: colour, marker, name
+
+
+class Ranked(dict):
+    """Colour, marker and name of what chose the patches that stay; a score of one's own takes the next free look."""
+
+    def __missing__(self, score: str) -> tuple[str, str, str]:
+        style = look(score, [name for name in (*self, score) if name not in NAMED])
+        self[score] = style["color"], style["marker"], score.replace("_", " ")
+        return self[score]
+
+
+NAMED = {
     None: (BLUE, "o", "dense"),
     "cls_attention": (VERMILION, "s", "CLS attention"),
     "random": (PURPLE, "D", "random selection"),
     "least_attention": (GREY, "v", "least attention"),
 }
+RANKED = Ranked(NAMED)
 
 
 @dataclass(frozen=True)

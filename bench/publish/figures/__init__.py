@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib
 
+from bench.engine import include
 from bench.errors import BenchError
 from bench.experiments import EXPERIMENTS, part
 from bench.publish.figures.files import remove, save
@@ -56,4 +57,10 @@ def draw(figure: Figure, material: Material, folder: Path) -> Outcome:
     except NotMade as reason:
         remove(folder, figure.name)
         return Outcome(figure, material, missing=str(reason))
+    except Exception as error:  # of a figure of the user's own: the others are drawn all the same
+        line = include.explained(error)
+        if line is None:
+            raise
+        remove(folder, figure.name)
+        return Outcome(figure, material, missing=line)
     return Outcome(figure, material, tuple(files), drawn.caption)

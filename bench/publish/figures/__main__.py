@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.cli.arguments import Parser, exit_code
+from bench.engine import include
 from bench.errors import BenchError, StoreError
-from bench.grid import DEFAULT_SCALE
+from bench.grid import DEFAULT_SCALE, load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="records and figures (default: results)",
     )
+    parser.add_include()
     options = parser.parse_args(arguments)
+    include.load([*options.include, *_folders(options.grid)])
 
     from bench.publish import figures  # matplotlib and torch, which a bad command line need not wait for
     from bench.publish.figures import material, page
@@ -56,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     print(path)
     return 0
+
+
+def _folders(grid: Path | None) -> tuple[Path, ...]:
+    """What the grid includes; a name alone, without its file, still says which figures are meant."""
+    return load(grid).folders if grid is not None and grid.is_file() else ()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cli.arguments import Parser, exit_code
-from bench.engine import atomic
+from bench.engine import atomic, include
 from bench.errors import StoreError
 from bench.grid import DEFAULT_SCALE
 
@@ -21,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "folder", nargs="?", type=Path, default=default, help=f"a scale's results (default: {default})"
     )
+    parser.add_include()
     options = parser.parse_args(arguments)
+    include.load(options.include)
 
     from bench.publish import report  # markdown and matplotlib, which a bad command line need not wait for
 

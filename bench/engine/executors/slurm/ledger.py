@@ -63,6 +63,8 @@ class Submission:
             data={name: Path(path) for name, path in self.sources["data"].items()},
             checkpoints=Path(checkpoints) if checkpoints else None,
             download=self.sources["download"],
+            include=tuple(Path(path) for path in self.sources.get("include", ())),
+            files=tuple(Path(path) for path in self.sources.get("files", ())),
         )
 
 
@@ -76,6 +78,8 @@ def pack_sources(sources: Sources) -> dict[str, Any]:
         "data": {name: str(Path(path).resolve()) for name, path in sources.data.items()},
         "checkpoints": str(Path(sources.checkpoints).resolve()) if sources.checkpoints else None,
         "download": sources.download,
+        "include": [str(Path(path).resolve()) for path in sources.include],
+        "files": [str(Path(path).resolve()) for path in sources.files],
     }
 
 
