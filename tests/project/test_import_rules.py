@@ -19,6 +19,10 @@ PLANTS = {  # rule -> (the file that the import is planted in, the import)
         "bench/engine/plan.py",
         "from bench.publish import parts",
     ),
+    "Tasks, models, data sets, engine, grids: each imports later ones": (
+        "bench/datasets/places.py",
+        "import bench.models.weights",
+    ),
     "The engine imports no torch": ("bench/engine/atomic.py", "import torch"),
     "An experiment's folder imports no other's": (
         "bench/experiments/gallery/plan.py",

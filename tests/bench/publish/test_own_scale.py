@@ -9,7 +9,7 @@ from bench.engine.plan import CellTasks
 from bench.engine.store import Store
 from bench.engine.task import Task
 from bench.grid import load
-from bench.publish import report
+from bench.publish import manifest, report, scale_notes
 
 GRID = """\
 name: seeds
@@ -23,6 +23,7 @@ scales:
       subject: "two ViTs on pictures of wheat and rye"
       shows: It shows how a sorter of grain is inverted.
       reading: Ears are told apart by their awns.
+      pictures: What looks like chaff is noise.
     axes: {model: [sorter_vit], dataset: [grain], method: [noise], bits: [W4/A8], seed: [0]}
 """
 STRANGERS = ("digits", "CIFAR", "cifar", "DeiT on", "ImageNet", "micro ViT", "small ViTs", "scikit-learn")
@@ -50,6 +51,8 @@ def test_the_table_the_index_and_the_report_say_what_the_grid_says(results):
     assert "Ears are told apart by their awns." in table
     index = (results / "README.md").read_text(encoding="utf-8")
     assert "- `harvest`: two ViTs on pictures of wheat and rye\n" in index
+    (sheet,) = manifest.sheets(results)
+    assert scale_notes.pictures(sheet) == "What looks like chaff is noise."
     page = report.build(results / "harvest")
     assert (
         "results, harvest scale" in page and "Scale: harvest (two ViTs on pictures of wheat and rye" in page
