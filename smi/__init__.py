@@ -16,6 +16,7 @@ from smi.errors import (
     InvalidImages,
     InvalidSetting,
     NonFiniteLoss,
+    NotCalibrated,
     SmiError,
     UnsupportedModel,
 )
@@ -23,7 +24,7 @@ from smi.execution import Execution
 from smi.images import SyntheticImages
 from smi.inversion import invert
 from smi.objectives import TERMS, Objective
-from smi.quantization import QuantizedViT, quantize
+from smi.quantization import QUANTIZERS, QuantizedViT, Quantizer, quantize, quantizer
 from smi.recipes import RECIPES, Recipe, recipe
 from smi.stopping import SCORES, Stopping
 from smi.transfer import Transfer, distil, transfer
@@ -32,6 +33,7 @@ from smi.transfer_recipes import TRANSFER_RECIPES, TransferRecipe, transfer_reci
 __version__ = "0.1.0"
 
 __all__ = [
+    "QUANTIZERS",
     "RECIPES",
     "SCORES",
     "TERMS",
@@ -43,8 +45,10 @@ __all__ = [
     "InvalidImages",
     "InvalidSetting",
     "NonFiniteLoss",
+    "NotCalibrated",
     "Objective",
     "QuantizedViT",
+    "Quantizer",
     "Recipe",
     "SmiError",
     "Stopping",
@@ -57,6 +61,7 @@ __all__ = [
     "invert",
     "published",
     "quantize",
+    "quantizer",
     "recipe",
     "transfer",
     "transfer_recipe",

@@ -17,6 +17,10 @@ class InvalidImages(SmiError):
     """A set of synthetic images does not fit the model, or its file is damaged."""
 
 
+class NotCalibrated(SmiError):
+    """A quantized model was asked for answers before it had its ranges."""
+
+
 class CheckpointError(SmiError):
     """A checkpoint is damaged or belongs to another run."""
 

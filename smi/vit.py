@@ -24,16 +24,19 @@ from smi.patch_similarity import mean_over_heads
 from smi.weights import is_product
 
 
-def adapt(model: nn.Module) -> TokenModel:
-    """Wrap a timm VisionTransformer; raises UnsupportedModel that names the part it does not handle."""
-    return TokenModel(model)
+def adapt(model: nn.Module, headless: bool = False) -> TokenModel:
+    """Wrap a timm VisionTransformer; raises UnsupportedModel that names the part it does not handle.
+
+    headless: a backbone without a classifier (num_classes=0) will do.
+    """
+    return TokenModel(model, headless)
 
 
 class TokenModel:
     """Forward of a timm VisionTransformer that is fed the kept patches alone. Holds the model, changes nothing."""
 
-    def __init__(self, model: nn.Module) -> None:
-        _refuse_unhandled(model)
+    def __init__(self, model: nn.Module, headless: bool = False) -> None:
+        _refuse_unhandled(model, headless)
         self.model = cast(Any, model)  # torch types every part of a model as "Tensor | Module"
         embed = self.model.patch_embed
         self.grid = PatchGrid.of(*embed.img_size, *embed.patch_size)
@@ -41,7 +44,8 @@ class TokenModel:
         self.prefix_tokens: int = self.model.num_prefix_tokens
         self.heads: int = self.model.blocks[-1].attn.num_heads
         self._qkv_is_product = is_product(self.model.blocks[-1].attn.qkv)
-        self.classes: int = self.model.head.out_features  # num_classes stays behind when a head is replaced
+        # num_classes stays behind when a head is replaced
+        self.classes: int = getattr(self.model.head, "out_features", 0)
 
     @property
     def num_patches(self) -> int:
@@ -244,7 +248,7 @@ def normalisation(model: nn.Module) -> tuple[Tensor, Tensor]:
     return shaped[0], shaped[1]
 
 
-def _refuse_unhandled(model: Any) -> None:
+def _refuse_unhandled(model: Any, headless: bool) -> None:
     """Raise UnsupportedModel naming the first part whose meaning on kept patches is not known."""
     own = ("forward", "forward_features", "forward_head", "_pos_embed")
     kind = type(model).__name__
@@ -278,7 +282,7 @@ def _refuse_unhandled(model: Any) -> None:
             raise UnsupportedModel(
                 f"{kind} has no position embedding, and this version of timm then drops its class token"
             )
-    if not isinstance(model.head, nn.Linear):
+    if not isinstance(model.head, nn.Linear) and not (headless and type(model.head) is nn.Identity):
         raise UnsupportedModel(f"{kind} has no linear classifier head (num_classes={model.num_classes})")
     for index, block in enumerate(model.blocks):
         if type(block) is not Block:

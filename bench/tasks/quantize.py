@@ -1,7 +1,8 @@
 """Kind "quantize": calibrate a quantized model on images, and hold it against full precision on the test split.
 
 inputs: teacher, images. settings: weight_bits, activation_bits, test (bench.datasets.fingerprint), and where they
-are asked for: deviations, names of smi.published.OF_CALIBRATION, and formula, one of smi.quantizers.FORMULAS.
+are asked for: deviations, names of smi.published.OF_CALIBRATION, and quantizer, a name of smi.QUANTIZERS; formula is
+the name of the same setting in the keys of published records of the slides' quantizer.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def run(job: Job) -> dict[str, Any]:
         settings["weight_bits"],
         settings["activation_bits"],
         device=job.device,
-        formula=settings.get("formula", "published"),
+        quantizer=settings.get("quantizer") or settings.get("formula", "psaq"),
         deviations=deviations,
     )
     test = open_split(settings["test"], data, job.sources)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+import smi
+
 FOLDER = Path(os.environ.get("SMI_GOLDEN_VECTORS", Path(__file__).parent / "vectors"))
 
 
@@ -16,7 +18,7 @@ def load(name: str) -> dict[str, torch.Tensor]:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def vectors():
     return load
 
@@ -40,3 +42,31 @@ def golden_model() -> VisionTransformer:
         "input_size": (3, *model.patch_embed.img_size),
     }
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def quantized_on():
+    return _quantized_on
+
+
+class _Recorded(smi.SyntheticImages):
+    """Images that are normalised already, so they leave [0, 1]: taken as they are, to the bit."""
+
+    def __post_init__(self) -> None:
+        pass
+
+    def select(self, indices: slice) -> "_Recorded":
+        kept = None if self.kept is None else self.kept[indices]
+        return _Recorded(self.pixels[indices], self.targets[indices], kept, self.patch_size)
+
+
+def _quantized_on(model, calib, weight_bits, activation_bits, kept=None, **options) -> smi.QuantizedViT:
+    """smi.quantize on recorded images float32 [B, C, H, W], through kept patches int64 [B, K] or all."""
+    targets, channels = torch.zeros(len(calib), dtype=torch.int64), calib.shape[1]
+    images = _Recorded(calib, targets, kept, tuple(model.patch_embed.patch_size))
+    before = model.pretrained_cfg
+    try:
+        model.pretrained_cfg = {**before, "mean": (0.0,) * channels, "std": (1.0,) * channels}
+        return smi.quantize(model, images, weight_bits, activation_bits, **options)
+    finally:
+        model.pretrained_cfg = before

@@ -1,27 +1,28 @@
 """Experiment "deviations": what each of the published code's deviations from the paper does to a quantized model.
 
 As the experiment "quantization", with two more settings of a method: `deviations`, names of smi.published, and
-`formula`, the quantizers' (smi.quantizers.FORMULAS).
+`quantizer`, a name of smi.QUANTIZERS.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from bench.engine.plan import CellTasks
 from bench.engine.task import Sources
 from bench.experiments.builders import common
-from bench.experiments.builders.quantization import AXES, cell_tasks
+from bench.experiments.builders.quantization import AXES, DEFAULT, cell_tasks, quantizer_settings
 from bench.grid import Grid
 from smi.published import OF_CALIBRATION, OF_INVERSION
+from smi.quantization import QUANTIZERS
 
 
 class Method(common.Method):
     """deviations: those of the inversion and of the calibration, in one list."""
 
     deviations: list[str] = []
-    formula: Literal["published", "slides"] = "published"
+    quantizer: str = DEFAULT
 
 
 class TaskBuilder(common.TaskBuilder):
@@ -31,6 +32,9 @@ class TaskBuilder(common.TaskBuilder):
 
     def _method(self, name: str) -> Method:
         method = super()._method(name)
+        if method.quantizer not in QUANTIZERS:
+            message = f"unknown quantizer {method.quantizer!r}"
+            raise self.grid.error(("methods", name, "quantizer"), message, QUANTIZERS)
         known = {**OF_INVERSION, **OF_CALIBRATION}
         for position, deviation in enumerate(method.deviations):
             here = ("methods", name, "deviations", position)
@@ -57,9 +61,7 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     for cell in grid.cells(scale):
         tasks = cell_tasks(builder, **cell)
         method = builder.methods[cell["method"]]
-        more = builder.of(method, OF_CALIBRATION)
-        if method.formula != "published":
-            more["formula"] = method.formula
+        more = builder.of(method, OF_CALIBRATION) | quantizer_settings(method.quantizer)
         if more and "quantize" in tasks:
             task = tasks["quantize"]
             tasks["quantize"] = replace(task, settings={**task.settings, **more})

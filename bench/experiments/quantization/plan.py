@@ -8,7 +8,7 @@ from __future__ import annotations
 from bench.engine.plan import CellTasks
 from bench.engine.task import Sources
 from bench.experiments.builders.common import TaskBuilder
-from bench.experiments.builders.quantization import AXES, cell_tasks
+from bench.experiments.builders.quantization import AXES, QUANTIZER, cell_tasks, check_quantizers
 from bench.grid import Grid
 
 
@@ -16,5 +16,6 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     """Tasks of each cell: "evaluate" for the full-precision model, else "images" and "quantize"; none where the
     images cannot be had here."""
     builder = TaskBuilder(grid, scale, sources)
-    builder.need_axes(*AXES)
+    builder.need_axes(*AXES, optional=(QUANTIZER,))
+    check_quantizers(builder)
     return [CellTasks(cell, cell_tasks(builder, **cell)) for cell in grid.cells(scale)]

@@ -13,6 +13,7 @@ import pandas as pd
 import smi
 from bench import models
 from bench.experiments import paper
+from bench.experiments.builders.quantization import DEFAULT, QUANTIZER
 from bench.grid import PAPER_SCALE
 from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
@@ -166,24 +167,36 @@ def _frame(sheet: Sheet) -> pd.DataFrame:
                 line |= {f"{column}.{name}": value for name, value in record["metrics"].items()}
         line["top1"] = line.get(f"{final}.top1")
         line["logit_error"] = line.get("quantize.logit_error")
+        if final == "evaluate" and QUANTIZER in cell:
+            line[QUANTIZER] = NOTHING  # one row, whatever quantizers there are
         lines.append(line)
     return pd.DataFrame(lines)
 
 
 def _accuracy_rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
-    """One row per model and method, the bit-widths side by side; seeds are not part of a row's identity."""
+    """One row per model, method and quantizer, the bit-widths side by side; seeds are not part of a row's identity.
+
+    The paper's figures are of its own quantizer, and stand beside no other.
+    """
     all_bits = list(dict.fromkeys(frame["bits"]))
     with_paper = any(row.get("model") in set(frame["model"]) for row in paper.rows(PAPER_TABLE))
     rows = []
-    for (model, _, label), group in frame.groupby(["model", "dataset", "method"], sort=False):
-        row = {"model": model_title(model), "method": sheet.methods[label]["title"], **_images_columns(group)}
+    named = [QUANTIZER] if QUANTIZER in frame else []
+    for (model, _, label, *rest), group in frame.groupby(["model", "dataset", "method", *named], sort=False):
+        row = {
+            "model": model_title(model),
+            "method": sheet.methods[label]["title"],
+            **dict(zip(named, rest, strict=True)),
+        }
+        row |= _images_columns(group)
         for bits in all_bits:
             cells = group[group["bits"] == bits]
             mean, shown = _aggregate(cells, "top1")
             row[f"{bits} top-1"] = shown
             if with_paper:
                 column = "FP" if sheet.methods[label]["source"] == "none" else bits
-                reported = paper.figure(PAPER_TABLE, column, model=model, method=label)
+                ours_too = not set(rest) - {DEFAULT, NOTHING}
+                reported = paper.figure(PAPER_TABLE, column, model=model, method=label) if ours_too else None
                 row[f"{bits} paper"] = figure(reported)
                 row[f"{bits} difference"] = difference(mean, reported)
             row[f"{bits} logit error"] = _errors(cells)

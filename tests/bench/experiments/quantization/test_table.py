@@ -273,3 +273,21 @@ def table3_store(tmp_path):
     store.finish(task, claim, work, made)
     claim.release()
     return grid, cells, store
+
+
+def test_a_quantizer_has_rows_of_its_own_and_no_figure_of_the_paper():
+    sheet = paper_sheet()
+    both = [
+        {**entry, "cell": {**entry["cell"], "quantizer": name}}
+        for entry in sheet.cells
+        for name in ("psaq", "repq")
+    ]
+    text = quantization.text(replace(sheet, cells=both))
+    accuracy = text.partition("## Data-free quantization")[2].splitlines()
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in accuracy if line.startswith("|")]
+    head, sparse = rows[0], [row for row in rows if row[1] == "DeepInversion (sparse)"]
+    at = {name: head.index(name) for name in ("quantizer", "W4/A8 paper", "W4/A8 difference")}
+    assert [row[at["quantizer"]] for row in sparse] == ["psaq", "repq"]
+    assert [row[at["W4/A8 paper"]] for row in sparse] == ["64.04", "-"]
+    assert sparse[1][at["W4/A8 difference"]] == "-"
+    assert len([row for row in rows if row[1] == "Original (full precision)"]) == 1
