@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from laws.core import Fault
 from smi import images, inversion, quantization, quantizers
-from smi.quantization import ranges, refusals, repq
+from smi.quantization import calibration, ranges, repq
 
 FAULTS = [
     Fault(
@@ -96,12 +96,20 @@ FAULTS = [
         "calibration_sees_kept_patches_only_and_leaves_the_model_alone",
     ),
     Fault(
-        "the model given is quantized itself",
-        refusals,
-        "plain_copy",
-        "copy.deepcopy(model)",
+        "the model given is reparameterised",
+        repq,
+        "reparameterised",
+        "plain_copy(model)",
         "model",
         "calibration_sees_kept_patches_only_and_leaves_the_model_alone",
+    ),
+    Fault(
+        "weights quantized before the calibration",
+        calibration,
+        "_calibrate",
+        "if quantized.recipe.sequential:",
+        "if True:",
+        "ranges_are_seen_in_full_precision_unless_they_are_sequential",
     ),
     Fault(
         "zero left out",

@@ -299,6 +299,22 @@ def calibration_sees_kept_patches_only_and_leaves_the_model_alone(drawn):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@law(st.tuples(sized, recipes), examples=20)
+def ranges_are_seen_in_full_precision_unless_they_are_sequential(drawn):
+    case, name = drawn
+    model, kept = case.make(), case.kept()
+    assume(not smi.QUANTIZERS[name].sequential)
+    pixels = torch.rand(case.image().shape, generator=torch.Generator().manual_seed(case.seed))
+    images = smi.SyntheticImages(pixels, torch.zeros(2, dtype=torch.int64), kept, adapt(model).patch_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ranges that collapse
+        coarse, fine = (smi.quantize(model, images, bits, 8, quantizer=name) for bits in (2, 8))
+    for (_, one), (_, other) in zip(
+        coarse.activation_quantizers(), fine.activation_quantizers(), strict=True
+    ):
+        assert same(one.low, other.low) and same(one.high, other.high)
+
+
 @law(sized, examples=20)
 @torch.no_grad()
 def reparameterisation_changes_ranges_and_nothing_else(case):
