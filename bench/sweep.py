@@ -231,6 +231,8 @@ class Sweep:
     def _render(self, cells: Cells) -> Path:
         """Write the grid's table from the records that there are."""
         command = f"python -m bench.sweep --grid experiments/{self.grid.path.name} --scale {self.scale}"
+        for folder in self.options.include:  # where it lies on the machine is nobody's business
+            command += f" --include {Path('DIR', folder.name) if folder.is_absolute() else folder}"
         results = self.options.results
         try:
             return self.suite.render(self.grid, self.scale, cells, self.store, results, {"command": command})
