@@ -21,6 +21,7 @@ from smi.errors import (
     UnsupportedModel,
 )
 from smi.execution import Execution
+from smi.foreign.convert import to_timm
 from smi.images import SyntheticImages
 from smi.inversion import invert
 from smi.objectives import TERMS, Objective
@@ -63,6 +64,7 @@ __all__ = [
     "quantize",
     "quantizer",
     "recipe",
+    "to_timm",
     "transfer",
     "transfer_recipe",
 ]

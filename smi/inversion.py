@@ -24,6 +24,7 @@ from smi.checks import is_whole, whole_seed
 from smi.device import outside_autocast, resolved
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.execution import Execution
+from smi.foreign.convert import model_given
 from smi.images import SyntheticImages
 from smi.loop import Loop
 from smi.objectives import BATCH_MEANS, PIXEL_TERMS
@@ -54,9 +55,10 @@ def invert(
     should_stop: Callable[[], bool] | None = None,
     snapshots: Iterable[int] = (),
 ) -> SyntheticImages:
-    """Synthesise images from a trained timm VisionTransformer, or densely from a CNN with BatchNorm (smi/cnn.py).
+    """Synthesise images from a trained Vision Transformer, or densely from a CNN with BatchNorm (smi/cnn.py).
 
-    model: never changed (weights, modes, hooks, flags); its timm data config gives the normalisation.
+    model: of timm, or what `smi.to_timm` converts; never changed (weights, modes, hooks, flags). timm's data config of
+        it gives the normalisation.
     count: images; batch_size: how many are optimised together (all by default). TV is a norm over the batch, so
         batch_size is part of the objective.
     recipe: a name of RECIPES or a Recipe, with a student where its objective has the adaptive term; of
@@ -75,6 +77,8 @@ def invert(
     Returns SyntheticImages: pixels [count, C, H, W], kept [count, K] or None.
     Raises InvalidSetting, UnsupportedModel, CheckpointError, NonFiniteLoss; Interrupted when told to stop.
     """
+    model = model_given(model)
+    _check_head(model)
     adapted: Adapted = adapt(model)
     execution = Execution() if execution is None else execution
     if not isinstance(execution, Execution):
@@ -173,6 +177,14 @@ def _check_config(config: InversionConfig, adapted: Adapted, execution: Executio
     if recipe.student is not None and not asked:
         raise InvalidSetting(
             f"a student was given, but recipe {recipe.name} has no term that asks for one (adaptive)"
+        )
+
+
+def _check_head(model: nn.Module) -> None:
+    if isinstance(getattr(model, "head", None), nn.Identity):
+        raise UnsupportedModel(
+            f"{type(model).__name__} has no linear classifier head (num_classes=0), and inversion aims at classes: "
+            "train one (model.reset_classifier(n)), or quantize it with pictures of your own as smi.SyntheticImages"
         )
 
 

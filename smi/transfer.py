@@ -20,6 +20,7 @@ from smi.checks import is_whole, whole_seed
 from smi.device import outside_autocast, resolved
 from smi.distillation import Evaluate, Run
 from smi.errors import InvalidSetting, UnsupportedModel
+from smi.foreign.convert import model_given
 from smi.inversion import Progress
 from smi.pool import Pool, Source
 from smi.transfer_recipes import TransferRecipe, transfer_recipe
@@ -74,8 +75,9 @@ def distil(
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Transfer:
-    """Transfer knowledge from a teacher to a copy of a student, timm VisionTransformers with the same patch grid.
+    """Transfer knowledge from a teacher to a copy of a student, Vision Transformers with the same patch grid.
 
+    teacher, student: of timm, or what `smi.to_timm` converts; the trained copy is timm's then.
     images: SyntheticImages, the path of saved ones, or several of these; each is shown through its kept patches.
         Files are read as they are drawn from, so a pool may be larger than the memory.
     recipe: a name of TRANSFER_RECIPES ("default": all weights by AdamW; "paper": a linear head by SGD, for 1000 sets of
@@ -96,6 +98,7 @@ def distil(
     seed = whole_seed(seed)
     if evaluate_every is not None and not (is_whole(evaluate_every) and evaluate_every >= 1):
         raise InvalidSetting(f"transfer: evaluate_every is {evaluate_every!r}; allowed: a whole number >= 1")
+    teacher, student = model_given(teacher), model_given(student)
     taught_by, taught = adapt(teacher), adapt(student)
     _check_pair(taught_by, taught)
     pool = Pool(images, taught_by.grid, taught_by.channels, taught_by.classes, chosen.rounds, chosen.patches)

@@ -18,6 +18,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from smi.class_and_mean import ClassAndMeanViT
 from smi.errors import UnsupportedModel
 from smi.geometry import PatchGrid, patchify, take_patches
 from smi.patch_similarity import mean_over_heads
@@ -256,7 +257,8 @@ def _refuse_unhandled(model: Any, headless: bool) -> None:
         raise UnsupportedModel(
             f"{kind} is not a timm VisionTransformer (windows and relative positions are not handled)"
         )
-    known = VisionTransformerDistilled if isinstance(model, VisionTransformerDistilled) else VisionTransformer
+    kinds = (VisionTransformerDistilled, ClassAndMeanViT, VisionTransformer)
+    known = next(known for known in kinds if isinstance(model, known))
     for name in own:
         if getattr(type(model), name) is not getattr(known, name):
             raise UnsupportedModel(f"{kind} has its own {name}(), which the adapter does not handle")

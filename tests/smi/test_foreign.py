@@ -1,0 +1,325 @@
+"""Models of torchvision and transformers, converted: the original's logits, its normalisation, or a refusal by name."""
+
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchvision
+import transformers
+from torch import nn
+from torch.testing import assert_close
+
+import smi
+from smi.vit import adapt, normalisation
+
+EQUAL = {"rtol": 1e-5, "atol": 1e-5}
+ViT, DeiT, Dino = transformers.ViTConfig, transformers.DeiTConfig, transformers.Dinov2Config
+Registers, Tower = transformers.Dinov2WithRegistersConfig, transformers.CLIPVisionConfig
+SMALL = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": 32,
+    "patch_size": 8,
+}
+WIDE = {"intermediate_size": 40}
+
+
+def theirs(kind, config, **settings):
+    return lambda: getattr(transformers, kind)(config(**{**SMALL, "num_labels": 5, **settings}))
+
+
+def of_torchvision(**settings):
+    small = {
+        "image_size": 32,
+        "patch_size": 8,
+        "num_layers": 2,
+        "num_heads": 3,
+        "hidden_dim": 24,
+        "mlp_dim": 40,
+    }
+    return lambda: torchvision.models.VisionTransformer(**{**small, "num_classes": 5, **settings})
+
+
+def clip(kind="CLIPForImageClassification", **settings):
+    vision = Tower(**{**SMALL, **WIDE, **settings}).to_dict()
+    if kind != "CLIPForImageClassification":
+        return lambda: getattr(transformers, kind)(Tower(**vision))
+    text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}
+    text |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    return lambda: getattr(transformers, kind)(
+        transformers.CLIPConfig(vision_config=vision, text_config=text, num_labels=5)
+    )
+
+
+CLASSIFIERS = {
+    "torchvision": of_torchvision(),
+    "torchvision, other sizes": of_torchvision(image_size=48, patch_size=16, num_layers=3, mlp_dim=31),
+    "torchvision, other eps": of_torchvision(norm_layer=lambda width: nn.LayerNorm(width, eps=1e-3)),
+    "ViT": theirs("ViTForImageClassification", ViT, **WIDE),
+    "ViT, not square": theirs("ViTForImageClassification", ViT, image_size=[24, 40], **WIDE),
+    "ViT, one channel, other eps": theirs(
+        "ViTForImageClassification", ViT, num_channels=1, layer_norm_eps=1e-2, qkv_bias=False, **WIDE
+    ),
+    "ViT, tanh's GELU": theirs("ViTForImageClassification", ViT, hidden_act="gelu_pytorch_tanh", **WIDE),
+    "DeiT": theirs("DeiTForImageClassification", DeiT, **WIDE),
+    "DeiT with teacher": theirs("DeiTForImageClassificationWithTeacher", DeiT, patch_size=4, **WIDE),
+    "DINOv2": theirs("Dinov2ForImageClassification", Dino),
+    "DINOv2, SwiGLU": theirs("Dinov2ForImageClassification", Dino, use_swiglu_ffn=True, layer_norm_eps=1e-3),
+    "DINOv2 with registers": theirs("Dinov2WithRegistersForImageClassification", Registers),
+    "CLIP": clip(),
+    "CLIP, GELU, other eps": clip(hidden_act="gelu", layer_norm_eps=1e-2, patch_size=4),
+    "CLIP with projection": clip("CLIPVisionModelWithProjection", projection_dim=7),
+}
+BACKBONES = {
+    "torchvision": (of_torchvision(), lambda out: out),
+    "ViT": (theirs("ViTModel", ViT, **WIDE), lambda out: out.last_hidden_state[:, 0]),
+    "DINOv2": (theirs("Dinov2Model", Dino), lambda out: out.last_hidden_state[:, 0]),
+    "DINOv2 with registers": (
+        theirs("Dinov2WithRegistersModel", Registers),
+        lambda out: out.last_hidden_state[:, 0],
+    ),
+    "CLIP": (clip("CLIPVisionModel"), lambda out: out.pooler_output),
+}
+PROCESSOR = {
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.3, 0.4],
+    "do_normalize": True,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_resize": True,
+    "do_center_crop": True,
+    "size": {"shortest_edge": 40},
+    "crop_size": {"height": 32, "width": 32},
+    "resample": 2,
+}
+
+
+def made(make):
+    """The model with weights that hide no mistake: their libraries start from zero heads, biases and tokens."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                fan_in = parameter[0].numel() if parameter.ndim in (2, 4) else 4
+                parameter.normal_(std=fan_in**-0.5)
+    return model
+
+
+def logits(model, image):
+    with torch.no_grad():
+        out = model(image)
+    if isinstance(out, torch.Tensor):
+        return out
+    return out["logits"] if "logits" in out else out["image_embeds"]
+
+
+def picture(model, count=2):
+    return torch.randn(count, *model.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def quiet(recwarn):
+    """Most models here have no image processor; one test looks at the warning."""
+    yield
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_converted_model_has_the_originals_logits(name):
+    original = made(CLASSIFIERS[name])
+    before = copy.deepcopy(original.state_dict())
+    converted = smi.to_timm(original)
+    image = picture(converted)
+    assert_close(logits(converted, image), logits(original, image), **EQUAL)
+    assert_close(adapt(converted).forward(image), logits(original, image), **EQUAL)
+    assert all(value.equal(before[key]) for key, value in original.state_dict().items())
+    assert not converted.training and smi.to_timm(converted) is converted
+
+
+@pytest.mark.parametrize("name", [n for n in CLASSIFIERS if not n.startswith("torchvision")])
+def test_a_folder_of_save_pretrained_is_the_model(name, tmp_path):
+    original = made(CLASSIFIERS[name])
+    original.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5], "image_std": [0.2]}))
+    converted = smi.to_timm(tmp_path)
+    image = picture(converted)
+    assert_close(logits(converted, image), logits(original, image), **EQUAL)
+    assert normalisation(converted)[0].flatten()[0] == 0.5
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_gives_the_class_token(name):
+    make, features = BACKBONES[name]
+    original = made(make)
+    if name == "torchvision":
+        original.heads = nn.Identity()
+    converted = smi.to_timm(original)
+    image = picture(converted)
+    assert converted.num_classes == 0
+    with torch.no_grad():
+        assert_close(converted(image), features(original(image)), **EQUAL)
+
+
+@pytest.mark.parametrize("kind, config", [("Dinov2", Dino), ("Dinov2WithRegisters", Registers)])
+def test_dinov2_resamples_its_positions_as_its_library_does(kind, config, tmp_path):
+    original = made(theirs(f"{kind}ForImageClassification", config))
+    converted = smi.to_timm(original, image_size=(48, 24))
+    image = picture(converted)
+    assert image.shape[2:] == (48, 24)
+    assert_close(logits(converted, image), logits(original, image), **EQUAL)
+    original.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({**PROCESSOR, "crop_size": {"height": 48, "width": 48}})
+    )
+    assert smi.to_timm(tmp_path).pretrained_cfg["input_size"] == (3, 48, 48)
+
+
+@pytest.mark.parametrize("replace", ["heads", "heads.head", "heads[0]"])
+def test_a_new_head_of_a_torchvision_model_is_taken(replace):
+    original = made(of_torchvision())
+    head = nn.Linear(24, 3)
+    if replace == "heads":
+        original.heads = head
+    elif replace == "heads.head":
+        original.heads.head = head
+    else:
+        original.heads[0] = head
+    converted = smi.to_timm(original)
+    assert_close(logits(converted, picture(converted)), logits(original, picture(converted)), **EQUAL)
+
+
+def test_the_image_processor_gives_normalisation_and_the_config_the_labels(tmp_path):
+    labels = {0: "cat", 1: "dog", 2: "cow", 3: "hen", 4: "pig"}
+    original = made(theirs("ViTForImageClassification", ViT, id2label=labels, **WIDE))
+    processor = transformers.ViTImageProcessor(
+        **{k: v for k, v in PROCESSOR.items() if k.startswith("image_")}
+    )
+    for given in (PROCESSOR, processor):
+        config = smi.to_timm(original, processor=given).pretrained_cfg
+        assert config["mean"] == (0.5, 0.4, 0.3) and config["std"] == (0.2, 0.3, 0.4)
+        assert config["label_names"] == ("cat", "dog", "cow", "hen", "pig")
+    assert smi.to_timm(original, processor=PROCESSOR).pretrained_cfg["crop_pct"] == 32 / 40
+    original.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "rescale_factor": 2 / 255}))
+    again = transformers.ViTForImageClassification.from_pretrained(tmp_path)
+    for found in (smi.to_timm(tmp_path), smi.to_timm(again)):
+        mean, std = normalisation(found)
+        assert_close(mean.flatten(), torch.tensor([0.25, 0.2, 0.15]))
+        assert_close(std.flatten(), torch.tensor([0.1, 0.15, 0.2]))
+
+
+def test_a_model_whose_normalisation_nobody_knows_is_taken_with_a_warning():
+    with pytest.warns(UserWarning, match="no image processor says how pictures are normalised"):
+        smi.to_timm(made(CLASSIFIERS["ViT"]))
+
+
+class Derived(transformers.ViTForImageClassification):
+    def forward(self, *inputs, **options):
+        return super().forward(*inputs, **options)
+
+
+def beit():
+    return transformers.BeitForImageClassification(transformers.BeitConfig(**SMALL, **WIDE, num_labels=5))
+
+
+def watched():
+    model = made(CLASSIFIERS["ViT"])
+    model.vit.layers[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    return model
+
+
+def of_two_layers():
+    return of_torchvision(representation_size=8)()
+
+
+REFUSED = {
+    "BeitForImageClassification of transformers is not handled .*relative positions": beit,
+    "Derived is derived from ViTForImageClassification": lambda: Derived(ViT(**SMALL, **WIDE)),
+    "answers otherwise than the original": watched,
+    "heads must be one linear layer": of_two_layers,
+    "activation 'mish' is not handled": theirs("ViTForImageClassification", ViT, hidden_act="mish", **WIDE),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_not_handled_is_refused_by_name(message):
+    model = REFUSED[message]()
+    with pytest.raises(smi.UnsupportedModel, match=message) as caught:
+        smi.to_timm(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_folders_are_refused_in_one_line(tmp_path):
+    def refused(message):
+        with pytest.raises(smi.UnsupportedModel, match=message) as caught:
+            smi.to_timm(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    refused("there is no config.json")
+    made(CLASSIFIERS["ViT"]).save_pretrained(tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    refused("model.safetensors: damaged")
+    (tmp_path / "model.safetensors").unlink()
+    refused("there is no model.safetensors")
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "image_size": 64}))
+    refused("17 positions for a grid of 8 x 8")
+    (tmp_path / "config.json").write_text("{")
+    refused("config.json: not readable as JSON")
+    beit().save_pretrained(tmp_path)
+    refused("BeitForImageClassification of transformers is not handled")
+    with pytest.raises(smi.UnsupportedModel, match="no such folder"):
+        smi.to_timm(tmp_path / "elsewhere")
+
+
+class FullyShardedDataParallel(nn.Module):
+    """Stands for torch's, which needs a process group."""
+
+
+def test_wrappers_are_taken_off(tiny_vit):
+    model = tiny_vit()
+    compiled = torch.compile(model)
+    assert smi.to_timm(compiled) is model and smi.to_timm(nn.DataParallel(compiled)) is model
+    with pytest.raises(smi.UnsupportedModel, match="is sharded"):
+        smi.to_timm(FullyShardedDataParallel())
+
+
+@pytest.mark.slow
+def test_converting_needs_neither_library(tmp_path):
+    made(CLASSIFIERS["ViT"]).save_pretrained(tmp_path)
+    code = (
+        "import sys; sys.modules['transformers'] = None\n"
+        f"import smi; print(smi.to_timm({str(tmp_path)!r}).num_classes)"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "5", done.stderr
+
+
+def test_what_is_made_of_a_converted_model_is_made_of_the_original():
+    """Inversion and transfer take the original, its wrappers too, and give what they give for the converted model."""
+    teacher, student = made(of_torchvision()), made(theirs("ViTForImageClassification", ViT, **WIDE))
+    stopping = smi.Stopping(at=2, drop=0.5)
+    images = smi.invert(nn.DataParallel(teacher), count=2, iterations=4, stopping=stopping)
+    again = smi.invert(smi.to_timm(teacher), count=2, iterations=4, stopping=stopping)
+    assert images.pixels.equal(again.pixels) and images.kept.equal(again.kept)
+    learned = smi.transfer(teacher, student, images, steps=2)
+    assert type(learned) is type(smi.to_timm(student))
+    expected = smi.transfer(smi.to_timm(teacher), smi.to_timm(student), images, steps=2)
+    for value, wanted in zip(learned.parameters(), expected.parameters(), strict=True):
+        assert value.equal(wanted)
+    # DINOv2's head reads the mean of the patches that are kept, beside the class token
+    dense = smi.invert(made(CLASSIFIERS["DINOv2"]), count=2, iterations=2)
+    assert dense.pixels.shape == (2, 3, 32, 32)
+
+
+def test_inverting_a_backbone_is_refused_with_what_to_do():
+    with pytest.raises(
+        smi.UnsupportedModel, match=r"num_classes=0.*reset_classifier.*quantize it with pictures"
+    ):
+        smi.invert(made(BACKBONES["ViT"][0]), count=1, iterations=1)
