@@ -136,7 +136,10 @@ class Compiled:
             compiled = self._compiled[shape] = self._compile()
             return compiled(view, kept)
         except RuntimeError as cause:
-            raise _refusal(cause) from cause
+            refusal = _refusal(cause)
+            if refusal is cause:  # raised from itself, its chain would never end
+                raise
+            raise refusal from cause
 
     def _compile(self) -> Callable[..., dict[str, Any]]:
         adapted, captured, needs = self._adapted, self._captured, self._needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], description: M
     path = Path(path)
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     payload = save(on_host, metadata={"description": json.dumps(description, sort_keys=True)})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    # not tempfile's: those are their owner's alone, and files are shared as the umask says
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(payload)

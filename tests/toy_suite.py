@@ -78,6 +78,25 @@ def smi_error(name: str) -> type[Exception]:
     return getattr(importlib.import_module("smi.errors"), name)
 
 
+def lose_gpu_once(job: Job) -> dict[str, Any]:
+    """Breaks the process that runs it first, as a CUDA error would, and works in the next one."""
+    mark = job.checkpoint.with_name("lost")
+    if not mark.exists():
+        mark.write_text(str(os.getpid()))
+        lose_gpu(job)
+    return {"before": int(mark.read_text()), "process": os.getpid()}
+
+
+def lose_gpu(job: Job) -> dict[str, Any]:
+    raise torch_error("AcceleratorError")("CUDA error: device-side assert triggered")
+
+
+def torch_error(name: str) -> type[Exception]:
+    """torch's own exception where torch is imported; else one in its place, for a process of the toy's own."""
+    stand_in = types.SimpleNamespace(**{name: type(name, (RuntimeError,), {})})
+    return getattr(sys.modules.setdefault("torch", stand_in), name)
+
+
 def stop_if_told(job: Job) -> None:
     if job.should_stop():
         raise smi_error("Interrupted")("told to stop")

@@ -94,6 +94,16 @@ def create(path: Path, data: bytes, aside: Path | None = None) -> bool:
         _unlink_quietly(temporary)
 
 
+def overwrite(path: Path, data: bytes) -> None:
+    """Write over a file in place: for what is written often and may be read half-written, as a heartbeat may."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        os.write(descriptor, data)
+        os.ftruncate(descriptor, len(data))
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk; file systems that cannot do that to a folder are left alone."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 
 from bench.engine.task import Task
-from bench.errors import BenchError, MissingData
+from bench.errors import BenchError, MissingData, causes
 from bench.text import one_line
 
 NAN, MEMORY, MISSING = "non-finite loss", "out of memory", "missing data"
 CHECKPOINT, REFUSED, DIED, OTHER = "bad checkpoint", "refused setting", "worker died", "error"
+MINUTES = "needs more minutes"
 KEEPS_STATE = (MEMORY, DIED)  # another machine, or a smaller batch elsewhere, may go on from the saved state
 
 
@@ -27,6 +28,11 @@ def cause_of(error: BaseException, task: Task) -> tuple[str, str]:
     if isinstance(error, BenchError) or is_a(error, "smi.errors", "SmiError"):
         return REFUSED, one_line(str(error))
     return OTHER, message
+
+
+def breaks_device(error: BaseException) -> bool:
+    """Whether it leaves this process without its GPU: after such an error every later call of CUDA fails."""
+    return any(is_a(cause, "torch", "AcceleratorError") for cause in causes(error))
 
 
 def is_a(error: BaseException, module: str, name: str) -> bool:

@@ -7,6 +7,8 @@ A task that fails is a record too. Only two things leave `run_task` as exception
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sys
 import time
 import traceback
@@ -15,15 +17,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from bench.engine import include, provenance
-from bench.engine.executors.protocol import BLOCKED, DONE, FAILED, HELD, STOPPED, WAITING
-from bench.engine.failures import DIED, KEEPS_STATE, cause_of, is_a
-from bench.engine.store import Store, failure_of, is_full
+from bench.engine.executors.protocol import BLOCKED, BROKEN, DONE, FAILED, HELD, STOPPED, WAITING
+from bench.engine.failures import DIED, KEEPS_STATE, breaks_device, cause_of, is_a
+from bench.engine.store import Store, attempts, failure_of, is_full
 from bench.engine.store.claims import Claim
 from bench.engine.task import Job, Sources, Task, canonical_json
-from bench.errors import BenchError
+from bench.errors import BenchError, causes
 
 KINDS = "bench.tasks:KINDS"  # by name, since the engine imports no kind of task
 LOG_SECONDS = 10.0  # between two lines of progress in a task's log
@@ -35,7 +37,8 @@ class Outcome:
     """How a call of `run_task` ended.
 
     status: "done" | "failed" (there is a record), "blocked" (an input failed), "waiting" (an input is not done, or
-    was found damaged, see `damaged`), "held" (another process runs it), "stopped" (told to stop; state saved).
+    was found damaged, see `damaged`), "held" (another process runs it), "stopped" (told to stop; state saved), "broken"
+    (this process has lost its GPU: it must end, and the task run again in another).
     """
 
     status: str
@@ -58,7 +61,7 @@ def run_task(
 ) -> Outcome:
     """Bring one task to its end, at most once among all processes that share the store.
 
-    kinds: kind -> object with `.run(job) -> metrics`; default `bench.tasks.KINDS`.
+    kinds: kind -> object with `.run(job) -> metrics` and `.resumable` (default true); default `bench.tasks.KINDS`.
     leader: process id of the sweep that this worker belongs to (default: this process).
     notes: further fields for the record, e.g. what SLURM said.
     Raises StoreError when the store cannot be written.
@@ -89,16 +92,17 @@ def run_task(
             claim.release()
 
 
-def record_death(store: Store, task: Task, detail: str, device: str = "cpu") -> None:
-    """Record that the processes running a task died again and again, leaving no word of their own."""
+def record_death(store: Store, task: Task, detail: str, device: str = "cpu", cause: str = DIED) -> None:
+    """Record that a task failed whose processes ended without a word of their own, again and again."""
     with store.errors():
         claim = store.claims.take(task.name)
         if claim is None:
             return
         try:
             if store.find(task).status != "done":
-                record = {"error": {"cause": DIED, "message": detail, "traceback": ""}, "metrics": {}}
-                store.fail(task, claim, {**_frame(task, store, device, time.time()), **record})
+                record = {"error": {"cause": cause, "message": detail, "traceback": ""}, "metrics": {}}
+                earlier = store.attempts(task).for_record()
+                store.fail(task, claim, {**_frame(task, store, device, time.time(), earlier), **record})
         finally:
             claim.release()
 
@@ -121,22 +125,31 @@ class _Run:
         self.sources, self.device = sources, device
         self.progress, self.should_stop = progress, should_stop or (lambda: False)
         self.started = time.time()
+        self.attempts = store.attempts(task)
         self.logged = 0.0
         self.log: TextIO = sys.stderr
 
     def execute(self, kind: Any) -> Outcome:
         with open(self.store.log_path(self.task), "a", encoding="utf-8", buffering=1) as self.log:
             self._say(f"start {self.task.label or self.task.name} on {self.device}")
+            self.attempts.begin(self.started, getattr(kind, "resumable", True))
             try:
                 metrics, work = self._attempt(kind)
                 canonical_json(metrics)  # refuses NaN and what is not JSON, before anything is published
             except Exception as error:
                 if is_a(error, "smi.errors", "Interrupted"):
                     self._say("stopped; the next run goes on from here")
+                    self._interrupted(attempts.STOPPED)
                     return Outcome(STOPPED)
                 if is_full(error):
                     self._say(f"the store is full or read-only: {error}")
-                    raise _as_os_error(error) from error
+                    self._raise_full(error)
+                if breaks_device(error):
+                    self._say(
+                        f"the GPU is lost to this process, another one tries again:\n{_traceback(error)}"
+                    )
+                    self._interrupted(attempts.DEVICE)
+                    return Outcome(BROKEN, cause_of(error, self.task)[1])
                 return self._fail(error)
             self.store.finish(
                 self.task, self.claim, work, {**self._frame(), "metrics": metrics, "error": None}
@@ -160,6 +173,7 @@ class _Run:
                 raise
             self._say(f"the saved state cannot be used and is thrown away: {error}")
             self.store.drop_checkpoint(self.task)
+            self.attempts.write()
             return self._call(kind, state)
 
     def _call(self, kind: Any, state: Path) -> tuple[dict[str, Any], Path]:
@@ -191,16 +205,29 @@ class _Run:
         cause, message = cause_of(error, self.task)
         place = include.where(error)
         message = f"{message} ({place})" if place else message
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        text = _traceback(error)
         self._say(f"failed: {cause}: {message}\n{text}")
         if cause not in KEEPS_STATE:
             self.store.drop_checkpoint(self.task)
         failure = {"cause": cause, "message": message, "traceback": text}
         self.store.fail(self.task, self.claim, {**self._frame(), "metrics": {}, "error": failure})
+        if cause in KEEPS_STATE:
+            self._interrupted(FAILED)
         return Outcome(FAILED, f"{cause}: {message}", fresh=True)
 
     def _frame(self) -> dict[str, Any]:
-        return {**_frame(self.task, self.store, self.device, self.started, self.claim), **self.notes}
+        earlier = self.attempts.for_record()
+        return {**_frame(self.task, self.store, self.device, self.started, earlier, self.claim), **self.notes}
+
+    def _interrupted(self, how: str) -> None:
+        self.attempts.end(how)
+        self.attempts.write()
+
+    def _raise_full(self, error: Exception) -> NoReturn:
+        found = next((cause for cause in causes(error) if isinstance(cause, OSError)), None)
+        if found is error:
+            raise error
+        raise found or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
     def _say(self, text: str) -> None:
         try:
@@ -210,7 +237,12 @@ class _Run:
 
 
 def _frame(
-    task: Task, store: Store, device: str, started: float, claim: Claim | None = None
+    task: Task,
+    store: Store,
+    device: str,
+    started: float,
+    earlier: list[dict[str, Any]],
+    claim: Claim | None = None,
 ) -> dict[str, Any]:
     """What every record says besides its metrics."""
     finished = time.time()
@@ -219,6 +251,7 @@ def _frame(
         "started": _timestamp(started),
         "finished": _timestamp(finished),
         "seconds": round(finished - started, 3),
+        "earlier_attempts": earlier,
         "slurm_job_id": claim.holder.slurm_job_id if claim else None,
         "log": store.log_path(task).relative_to(store.root).as_posix(),
     }
@@ -272,12 +305,8 @@ def _kind(task: Task, kinds: Mapping[str, Any] | None) -> Any:
     return kinds[task.kind]
 
 
-def _as_os_error(error: BaseException | None) -> OSError:
-    while error is not None:
-        if isinstance(error, OSError):
-            return error
-        error = error.__cause__ or error.__context__
-    return OSError(28, "No space left on device")
+def _traceback(error: Exception) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
 @contextlib.contextmanager

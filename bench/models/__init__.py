@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from bench.engine.atomic import sha256_of
 from bench.engine.task import Sources
 from bench.errors import BenchError
-from bench.models.weights import find_weights, fitting_weights, hub_file, load_weights, local_weights
+from bench.models.weights import cached_or_fetched, find_weights, fitting_weights, load_weights, local_weights
 
 DATA_CONFIG = ("input_size", "mean", "std", "interpolation")  # what model.json keeps of timm's data config
 
@@ -52,9 +52,9 @@ SEED_MARK = "@"  # `cifar_vit_small@1`: that architecture, trained from seed 1
 def describe(name: str, sources: Sources, weights: bool = True, classes: int | None = None) -> dict[str, Any]:
     """What identifies a model in a task's settings. Raises BenchError for unknown names and missing weights.
 
-    Own architectures give {"name", "architecture"}, timm models {"name", "weights": {"sha256"} or {"hub"}};
-    weights=False leaves the weights out (for costs, which do not depend on them). classes: of the data set that an
-    own architecture is trained on (None: as it stands in ARCHITECTURES).
+    Own architectures give {"name", "architecture"}, timm models {"name", "weights": {"sha256"}},
+    wherever the file lies; weights=False leaves the weights out (for costs, which do not depend on them). classes: of
+    the data set that an own architecture is trained on (None: as it stands in ARCHITECTURES).
     """
     if is_own(name):
         own, _ = split_seed(name)
@@ -66,11 +66,9 @@ def describe(name: str, sources: Sources, weights: bool = True, classes: int | N
     described = {"name": name}
     if weights:
         kind, where = find_weights(name, sources)
-        if kind == "file":
-            fitting_weights(
-                _outline(described), where
-            )  # a damaged file is refused before any work depends on it
-        described["weights"] = {"hub": where} if kind == "hub" else {"sha256": sha256_of(where)}
+        path = cached_or_fetched(where) if kind == "hub" else where
+        fitting_weights(_outline(described), path)  # a damaged file is refused before any work depends on it
+        described["weights"] = {"sha256": sha256_of(path)}
     return described
 
 
@@ -108,8 +106,8 @@ def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.M
         model = timm.create_model(described["name"], **heads)
     if sources is not None and "weights" in described:
         kind, where = find_weights(described["weights"].get("file", described["name"]), sources)
-        path = hub_file(where, local_only=False) if kind == "hub" else where
-        if kind == "file" and sha256_of(path) != described["weights"].get("sha256"):
+        path = cached_or_fetched(where) if kind == "hub" else where
+        if sha256_of(path) != described["weights"].get("sha256"):
             raise BenchError(f"{path} holds other weights than those planned with")
         load_weights(model, path, new_head="classes" in described and "file" not in described["weights"])
     return model.eval()

@@ -72,6 +72,15 @@ def hub_file(tag: str, local_only: bool) -> Path | None:
         return None
 
 
+def cached_or_fetched(tag: str) -> Path:
+    """Path of the hub's model.safetensors, from the cache if it is there: compute nodes often have no network.
+    Raises MissingData if it cannot be had."""
+    path = hub_file(tag, local_only=True) or hub_file(tag, local_only=False)
+    if path is None:
+        raise MissingData(f"the weights {tag} are no longer in timm's cache, and the hub does not answer")
+    return path
+
+
 @cache
 def _hub_answers() -> bool:
     """Whether the hub can be reached at all; asked first, as its client retries for a minute, a line each time."""

@@ -6,7 +6,10 @@ tables are made from. Nothing here is ever read by a sweep: a fresh clone comput
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +23,8 @@ from bench.errors import BenchError
 from bench.experiments import EXPERIMENTS
 from bench.grid import PAPER_SCALE, Grid
 
+INTENT = ".publishing"  # end of the name of a file that says which records a grid is about to publish
+ABANDONED = 24 * 3600.0  # seconds after which such a file was left by a killed process
 # Of no use to a reader, or nobody's business: where on which machine it ran.
 PRIVATE = ("host", "log", "digest", "slurm_job_id", "slurm")
 
@@ -63,9 +68,8 @@ def publish(
         if record is not None:
             records[task.name] = _public(record)
     paper = grid.scales.get(PAPER_SCALE)
-    for name, record in records.items():
-        # not flushed one by one: what a power cut takes, the next rendering writes again from the store
-        atomic.write_bytes(folder / f"{name}.json", atomic.json_bytes(record), lasting=False)
+    intent = folder / f".{grid.name}.{uuid.uuid4().hex}{INTENT}"  # before any of them is there
+    atomic.write_json(intent, {"records": sorted(records)})
     sheet = {
         "grid": grid.name,
         "title": grid.title,
@@ -80,7 +84,13 @@ def publish(
         "cells": [{"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells],
         "records": sorted(records),
     }
-    atomic.write_json(folder / f"{grid.name}.json", sheet)
+    try:
+        for name, record in records.items():
+            # not flushed one by one: what a power cut takes, the next rendering writes again from the store
+            atomic.write_bytes(folder / f"{name}.json", atomic.json_bytes(record), lasting=False)
+        atomic.write_json(folder / f"{grid.name}.json", sheet)
+    finally:
+        intent.unlink(missing_ok=True)
     _remove_unnamed(folder)
 
 
@@ -156,16 +166,43 @@ def _public(record: Record) -> Record:
 
 
 def _remove_unnamed(folder: Path) -> None:
-    """Remove records that no sheet names any more; none at all where a sheet cannot be read."""
-    paths = list(folder.glob("*.json"))
-    named = {path.stem for path in paths if _is_sheet(path)}
-    for path in paths:
-        if _is_sheet(path):
+    """Remove records that no sheet names any more; none at all where a sheet cannot be read.
+
+    Other grids may be publishing here now. Each says so (INTENT) before it writes a record, and records are moved aside
+    and looked for once more before they go: whoever came to name one meanwhile has written it again or gets it back.
+    """
+    named = _named(folder)
+    if named is None:
+        return
+    moved = {}
+    for path in folder.glob("*.json"):
+        if path.stem not in named and not _is_sheet(path):
+            aside = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"
+            with contextlib.suppress(FileNotFoundError):  # another grid removes it
+                path.rename(aside)
+                moved[path] = aside
+    named = _named(folder) if moved else named
+    for path, aside in moved.items():
+        if (named is None or path.stem in named) and not path.exists():
+            aside.rename(path)
+        else:
+            aside.unlink()
+
+
+def _named(folder: Path) -> set[str] | None:
+    """The records named by sheets or by grids that are publishing; None where a sheet cannot be read."""
+    named: set[str] = set()
+    # Intents before sheets: one that is gone when it is to be read has become a sheet.
+    for pattern in (f".*{INTENT}", "*.json"):
+        for path in folder.glob(pattern):
+            is_intent = path.name.endswith(INTENT)
             try:
-                sheet = json.loads(path.read_text(encoding="utf-8"))
-                named.update(sheet["records"])
+                if is_intent and time.time() - path.stat().st_mtime > ABANDONED:
+                    continue
+                if is_intent or _is_sheet(path):
+                    named.update(json.loads(path.read_text(encoding="utf-8"))["records"])
+            except FileNotFoundError:
+                continue
             except (ValueError, KeyError, TypeError):
-                return
-    for path in paths:
-        if path.stem not in named:
-            path.unlink()
+                return None
+    return named

@@ -16,10 +16,12 @@ from bench.tasks import cost, evaluate, images, quantize, teacher, threads, tran
 
 @dataclass(frozen=True)
 class Kind:
-    """A version, and what does the work: writes artifacts to job.out and returns metrics (JSON values)."""
+    """A version, what does the work (writes artifacts to job.out and returns metrics, JSON values), and whether it is
+    resumable: saves its state when told to stop, and goes on from there. What is not must fit a job's time limit."""
 
     version: int
     work: Callable[[Job], dict[str, Any]]
+    resumable: bool = False
 
     def run(self, job: Job) -> dict[str, Any]:
         with threads.fitting(job.task, job.device):
@@ -27,10 +29,10 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "teacher": Kind(1, teacher.run),
-    "images": Kind(1, images.run),
+    "teacher": Kind(1, teacher.run, resumable=True),
+    "images": Kind(1, images.run, resumable=True),
     "evaluate": Kind(1, evaluate.run),
     "quantize": Kind(1, quantize.run),
-    "transfer": Kind(2, transfer.run),
+    "transfer": Kind(2, transfer.run, resumable=True),
     "cost": Kind(2, cost.run),
 }

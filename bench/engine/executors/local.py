@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.engine import devices, signals
 from bench.engine.executors.pool_worker import main
-from bench.engine.executors.protocol import FAILED, RUNNING, STOPPED, Context, Update
+from bench.engine.executors.protocol import BROKEN, FAILED, RUNNING, STOPPED, Context, Update
 from bench.engine.executors.ready import Queue
 from bench.engine.provenance import cpu_count
 from bench.engine.store.holders import stop_sweeps
@@ -129,6 +129,10 @@ class LocalExecutor:
                 self._workers.remove(worker)
                 worker.connection.close()
                 self._queue.put_back(task)
+            elif said.status == BROKEN:
+                self._workers.remove(worker)
+                worker.connection.close()  # it ends
+                self._died(task, f"workers that ran it lost their GPU: {said.detail}")
             else:
                 self._queue.settle(task, said, time.monotonic())
         else:
@@ -140,12 +144,16 @@ class LocalExecutor:
         task = worker.task
         if task is None:
             return
-        self._deaths[task.name] += 1
         how = signals.how_it_died(worker.process.exitcode)
+        self._died(task, f"workers that ran it died, the last one {how}")
+
+    def _died(self, task: Task, how: str) -> None:
+        """A worker was lost to a task: another one tries it, or it has failed."""
+        self._deaths[task.name] += 1
         if self._deaths[task.name] < DEATHS_ALLOWED or self._queue.stopped:
             self._queue.put_back(task)
             return
-        detail = f"{DEATHS_ALLOWED} workers that ran it died, the last one {how}"
+        detail = f"{DEATHS_ALLOWED} {how}"
         record_death(self._context.store, task, detail, self._context.device)
         self._queue.settle(task, Outcome(FAILED, detail, fresh=True), time.monotonic())
 

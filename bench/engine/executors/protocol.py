@@ -17,6 +17,7 @@ from bench.grid import Resources
 # States of a task, as shown to people. "waiting" is also: queued.
 DONE, FAILED, BLOCKED, WAITING, HELD, STOPPED = "done", "failed", "blocked", "waiting", "held", "stopped"
 RUNNING = "running"
+BROKEN = "broken"  # of a run: its process can run nothing more, and the task is to run again in another
 SETTLED = frozenset({DONE, FAILED, BLOCKED})
 
 

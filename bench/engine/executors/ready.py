@@ -35,6 +35,11 @@ class Queue:
         return self._stopped
 
     @property
+    def left(self) -> list[Task]:
+        """What waits to run, in order."""
+        return list(self._waiting.values())
+
+    @property
     def empty(self) -> bool:
         """Nothing runs and nothing is left to hand out."""
         return not self._running and (self._stopped or not self._waiting)
@@ -71,7 +76,7 @@ class Queue:
         self._notify(Update(task, outcome.status, outcome.detail))
 
     def put_back(self, task: Task) -> None:
-        """The worker of a running task died: the task is to run again."""
+        """The worker of a running task died, or can run nothing more: the task is to run again."""
         self._running.discard(task.name)
         self._first(task)
 

@@ -20,15 +20,16 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.engine import atomic
+from bench.engine.store.attempts import Attempts
 from bench.engine.store.claims import Claim, Claims
 from bench.engine.task import Task, canonical_json
-from bench.errors import StoreError
+from bench.errors import StoreError, causes
 from bench.text import one_line
 
 SCHEMA = 1  # of a record; raised when its fields change meaning
@@ -174,6 +175,10 @@ class Store:
         with self.errors():
             self.record_path(task).unlink(missing_ok=True)
 
+    def attempts(self, task: Task) -> Attempts:
+        """What is known of the attempts at a task that is not done."""
+        return Attempts(self.checkpoint(task))
+
     def drop_checkpoint(self, task: Task) -> None:
         shutil.rmtree(self.checkpoint(task).parent, ignore_errors=True)
 
@@ -181,13 +186,16 @@ class Store:
         atomic.write_json(self.record_path(task), seal({**record, **identity(task)}), self.root / "tmp")
 
     def _sweep_out(self) -> None:
-        now = time.time()
+        """Remove from tmp/ what is old and of no living claim: a task may well run longer than that."""
+        now, old = time.time(), []
         for path in (self.root / "tmp").iterdir():
-            try:
-                if now - path.stat().st_mtime > ABANDONED:
+            with suppress(OSError):
+                old += [path] if now - path.stat().st_mtime > ABANDONED else []
+        held = self.claims.held() if old else {}
+        for path in old:
+            if path.name.partition(".")[0] not in held:
+                with suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            except OSError:
-                continue
 
 
 def identity(task: Task) -> Record:
@@ -229,12 +237,11 @@ def probe_writable(folder: Path) -> None:
 
 def is_full(error: BaseException | None) -> bool:
     """Whether an exception says that the disk, not the task, is at fault; libraries wrap the system's error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             return True
-        if "No space left on device" in str(error) or "Read-only file system" in str(error):
+        if "No space left on device" in str(cause) or "Read-only file system" in str(cause):
             return True
-        error = error.__cause__ or error.__context__
     return False
 
 

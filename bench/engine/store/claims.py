@@ -11,7 +11,6 @@ import json
 import math
 import os
 import threading
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.engine import atomic
-from bench.engine.store.holders import Holder, myself, process_lives, read_holder, slurm_job_lives
+from bench.engine.store.holders import Holder, myself, process_lives, read_holder, slurm_jobs_live
 
-BEAT = 10.0  # seconds between heartbeats
+BEAT = 20.0  # seconds between heartbeats: a thousand workers share a file server
+FIRST_BEAT = 2.0  # and to the first one, which shows that a task has begun in earnest
 SILENCE = 300.0  # seconds without one after which a holder that cannot be asked counts as dead
 
 
@@ -52,28 +52,31 @@ class Claims:
 
     def held(self) -> dict[str, Holder]:
         """Every claim of a living holder, by task name."""
-        found = {}
-        for path in sorted(self.folder.glob("*.json")):
-            holder = read_holder(path)
-            if holder is not None and self.lives(path.stem, holder):
-                found[path.stem] = holder
-        return found
+        found = self._all()
+        living = self.living(found)
+        return {name: holder for name, holder in found.items() if name in living}
 
     def bury(self) -> None:
         """Remove what processes left that died between publishing a result and giving up its claim."""
-        for path in self.folder.glob("*.json"):
-            holder = read_holder(path)
-            if holder is not None and not self.lives(path.stem, holder):
-                self._remove_dead(path.stem, holder)
+        found = self._all()
+        for name in found.keys() - self.living(found):
+            self._remove_dead(name, found[name])
 
     def lives(self, name: str, holder: Holder) -> bool:
         """False only on evidence that the holder is gone."""
-        alive = process_lives(holder)
-        if alive is None:
-            alive = slurm_job_lives(holder)
-        if alive is None:
-            alive = self._silence(name, holder.token) < self.silence
-        return alive
+        return bool(self.living({name: holder}))
+
+    def living(self, found: Mapping[str, Holder]) -> set[str]:
+        """Names of the claims whose holder is not known to be gone: its process tells where it can be seen from here,
+        else its SLURM job if squeue knows it, else its heartbeat. One squeue for all of them."""
+        verdicts = {name: process_lives(holder) for name, holder in found.items()}
+        unseen = {name: found[name] for name, alive in verdicts.items() if alive is None}
+        jobs = slurm_jobs_live(unseen.values())
+        now = self.now() if any(holder.token not in jobs for holder in unseen.values()) else 0.0
+        for name, holder in unseen.items():
+            silence = now - self._last_sign(name, holder.token)
+            verdicts[name] = jobs.get(holder.token, silence < self.silence)
+        return {name for name, alive in verdicts.items() if alive}
 
     def progress(self, name: str, holder: Holder) -> dict[str, Any]:
         """What the holder said last: {"done", "total", "figures"}; empty if it has said nothing yet."""
@@ -96,17 +99,23 @@ class Claims:
     def _beat(self, name: str, token: str) -> Path:
         return self.folder / f"{name}.{token}.beat"
 
-    def _silence(self, name: str, token: str) -> float:
-        """Seconds since the holder's last sign of life, by the file system's clock."""
+    def _all(self) -> dict[str, Holder]:
+        """Every readable claim, by task name."""
+        read = ((path.stem, read_holder(path)) for path in sorted(self.folder.glob("*.json")))
+        return {name: holder for name, holder in read if holder is not None}
+
+    def _last_sign(self, name: str, token: str) -> float:
+        """When the holder last gave a sign of life, by the file system's clock; 0 if there is none."""
         times = []
         for path in (self._beat(name, token), self._path(name)):
             try:
                 times.append(path.stat().st_mtime)
             except OSError:
                 continue
-        return self._now() - max(times, default=0.0)
+        return max(times, default=0.0)
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """The file system's time, which ages of its files are reckoned by."""
         probe = self.aside / f".clock.{uuid.uuid4().hex}.tmp"
         try:
             probe.touch()
@@ -129,7 +138,7 @@ class Claims:
                 return True  # it has changed hands meanwhile: judge the new holder
             if again is None and not self._path(name).exists():
                 return True
-            if again is None and self._silence(name, "") < self.silence:
+            if again is None and self.now() - self._last_sign(name, "") < self.silence:
                 return False
             self._path(name).unlink(missing_ok=True)
             if again is not None:
@@ -143,7 +152,7 @@ class Claims:
         holder = read_holder(lock)
         if holder is None or process_lives(holder) is not False:
             try:
-                old = self._now() - lock.stat().st_mtime > self.silence
+                old = self.now() - lock.stat().st_mtime > self.silence
             except OSError:
                 return True
             if not old:
@@ -193,14 +202,10 @@ class Claim:
 
     def _beat_on(self) -> None:
         path = self.claims._beat(self.name, self.holder.token)
-        shown: dict[str, Any] | None = None
-        last = 0.0
-        while not self._ended.wait(1.0):
-            due = time.monotonic() - last >= BEAT
-            if due or self._said != shown:
-                said = self._said
-                try:
-                    atomic.write_bytes(path, atomic.json_bytes(said), self.claims.aside, lasting=False)
-                except (OSError, ValueError):
-                    continue  # a full disk must not end the task; others see silence and wait for SILENCE
-                shown, last = said, time.monotonic()
+        pause = FIRST_BEAT
+        while not self._ended.wait(pause):
+            pause = BEAT
+            try:
+                atomic.overwrite(path, atomic.json_bytes(self._said))
+            except (OSError, ValueError):
+                continue  # a full disk must not end the task; others see silence and wait for SILENCE

@@ -8,7 +8,7 @@ import platform
 import signal
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +32,7 @@ class Holder:
     slurm_job_id: str | None
     slurm_restart: str | None
     token: str
+    cluster: str = ""  # that the job belongs to: two clusters may share a store, and count jobs apart
 
     @property
     def place(self) -> str:
@@ -53,6 +54,7 @@ def myself(leader: int | None = None) -> Holder:
         slurm_job_id=slurm_tools.job_id(os.environ),
         slurm_restart=os.environ.get("SLURM_RESTART_COUNT"),
         token=uuid.uuid4().hex,
+        cluster=slurm_tools.cluster(os.environ),
     )
 
 
@@ -91,36 +93,49 @@ def stop_sweeps(holders: Iterable[Holder]) -> str:
     return ", ".join(words) or "nothing of this grid runs on this machine"
 
 
-def slurm_job_lives(holder: Holder) -> bool | None:
-    """Whether the holder's SLURM job is still queued or running; None if SLURM cannot tell."""
-    if not holder.slurm_job_id:
-        return None
-    if holder.slurm_job_id == slurm_tools.job_id(os.environ):
-        # This very job: an earlier start of it is over, since SLURM requeues a job only when it has ended.
-        return os.environ.get("SLURM_RESTART_COUNT") == holder.slurm_restart
-    return _ask_slurm(holder.slurm_job_id, int(time.monotonic() // SLURM_SECONDS))
+def slurm_jobs_live(holders: Collection[Holder]) -> dict[str, bool]:
+    """Whether the holders' SLURM jobs are still queued or running, by token; those of whom SLURM says nothing are not
+    there. One call of squeue however many they are.
+
+    A job that squeue does not know may be another cluster's, or another user's where the site hides them: no evidence.
+    """
+    verdicts: dict[str, bool] = {}
+    asked: dict[str, str] = {}
+    for holder in holders:
+        job = holder.slurm_job_id
+        if not job or (holder.cluster and holder.cluster != (slurm_tools.asked_cluster() or holder.cluster)):
+            continue
+        if job == slurm_tools.job_id(os.environ):
+            # This very job: an earlier start of it is over, since SLURM requeues a job only when it has ended.
+            verdicts[holder.token] = os.environ.get("SLURM_RESTART_COUNT") == holder.slurm_restart
+        else:
+            asked[holder.token] = job
+    states = _states(frozenset(asked.values()))
+    for token, job in asked.items():
+        if states.get(job):
+            verdicts[token] = states[job] not in slurm_tools.ENDED
+    return verdicts
 
 
-@lru_cache(maxsize=1024)
-def _ask_slurm(job_id: str, moment: int) -> bool | None:
-    """`squeue`'s word on one job; kept for a `moment` so that many claims do not flood it."""
-    answer = slurm_tools.ask(
-        "squeue", "--noheader", "--states=all", "--jobs", job_id, "--format=%T", seconds=20
-    )
-    if answer is None:
-        return None
-    if answer.returncode != 0:
-        return False if "Invalid job id" in answer.stderr else None
-    states = answer.stdout.split()
-    if not states:
-        return None
-    return any(state not in slurm_tools.ENDED for state in states)
+_known: dict[str, tuple[float, str]] = {}  # job -> (when squeue was asked, its state; "" unknown)
+
+
+def _states(jobs: Collection[str]) -> dict[str, str]:
+    """squeue's word on jobs, believed for SLURM_SECONDS so that many claims do not flood it."""
+    now = time.monotonic()
+    stale = {job for job in jobs if job not in _known or now - _known[job][0] > SLURM_SECONDS}
+    if stale:
+        found = slurm_tools.job_states(stale)
+        for job in [job for job, (when, _) in _known.items() if now - when > SLURM_SECONDS]:
+            del _known[job]
+        _known.update((job, (now, (found or {}).get(job, ""))) for job in stale)
+    return {job: _known[job][1] for job in jobs}
 
 
 def read_holder(path: Path) -> Holder | None:
     try:
         value = json.loads(path.read_bytes())
-        return Holder(**{field.name: value[field.name] for field in fields(Holder)})
+        return Holder(**{field.name: value[field.name] for field in fields(Holder) if field.name in value})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -7,6 +7,7 @@ import io
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bench.engine import provenance
@@ -137,7 +138,9 @@ def submit(array: Array, context: Context, ledger: Ledger) -> Submission:
         gpus=array.resources.gpus,
         patience=max(5.0, delay - 10.0),
         code=provenance.code_state(),
+        minutes=array.resources.minutes,
     )
+    check_path(ledger.logs.resolve())
     ledger.write_tasks(array.tasks)
     ledger.write(submission)
     call = SlurmTask(str(ledger.store.root.resolve()), context.kinds)
@@ -155,6 +158,17 @@ def submit(array: Array, context: Context, ledger: Ledger) -> Submission:
     submission = replace(submission, job=jobs[0].job_id.partition("_")[0])
     ledger.write(submission)
     return submission
+
+
+def check_path(logs: Path) -> None:
+    """Refuse a store whose path SLURM would read otherwise than it is: it expands % in names of logs, and its parsers
+    of options disagree on quotes, backslashes and line breaks. Raises BenchError."""
+    wrong = sorted({char for char in str(logs) if char in "%\\'\"" or not char.isprintable()})
+    if wrong:
+        raise BenchError(
+            f"--store {str(logs.parents[1])!r}: SLURM writes no logs to a path with {', '.join(map(repr, wrong))} "
+            f"in it; give a store whose path has no %, quote, backslash, or line break"
+        )
 
 
 def _refusal(array: Array, said: str) -> Exception:

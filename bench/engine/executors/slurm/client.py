@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bench.engine.slurm_tools import ENDED, ask, outside_any_job
+from bench.engine.slurm_tools import ENDED, ONE_LINE, ask, outside_any_job
 from bench.text import one_line
 
 DEFAULT_MAX_ARRAY_SIZE = 1001
@@ -66,22 +66,20 @@ def queue(jobs: Collection[str], mine: bool = False) -> dict[str, Entry] | None:
     Ended jobs are listed for some minutes (MinJobAge). None if the controller does not answer.
     """
     wanted = sorted(set(jobs))
-    filters = [["--jobs", ",".join(wanted[at : at + BATCH])] for at in range(0, len(wanted), BATCH)]
-    if mine:
-        filters.append(["--user", str(os.getuid())])
+    if mine and not wanted:
+        chosen = ["--user", str(os.getuid())]
+    elif len(wanted) <= ONE_LINE and not mine:
+        chosen = ["--jobs", ",".join(wanted)]
+    else:
+        chosen = []  # one question whatever runs, if its answer is long
+    answer = ask("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%k", *chosen)
+    if answer is None or (answer.returncode != 0 and "Invalid job id" not in answer.stderr):
+        return None
     found: dict[str, Entry] = {}
-    for chosen in filters:
-        answer = ask("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%k", *chosen)
-        if answer is None:
-            return None
-        if answer.returncode != 0:
-            if "Invalid job id" in answer.stderr:
-                continue
-            return None
-        for line in answer.stdout.splitlines():
-            job, state, reason, comment = (*line.strip().split("|", 3), "", "", "")[:4]
-            if job:
-                found[job] = Entry(state, "" if reason == "None" else reason, comment)
+    for line in answer.stdout.splitlines():
+        job, state, reason, comment = (*line.strip().split("|", 3), "", "", "")[:4]
+        if job:
+            found[job] = Entry(state, "" if reason == "None" else reason, comment)
     return found
 
 

@@ -27,7 +27,14 @@ from bench.engine.executors.protocol import (
 from bench.engine.executors.slurm import arrays, client
 from bench.engine.executors.slurm.client import Entry
 from bench.engine.executors.slurm.ledger import Ledger, Submission
-from bench.engine.executors.slurm.view import Place, View, end_state, forget_settled, look_at_slurm
+from bench.engine.executors.slurm.view import (
+    Place,
+    View,
+    end_states,
+    failed_for_time,
+    forget_settled,
+    look_at_slurm,
+)
 from bench.engine.store import Store, failure_of
 from bench.engine.task import Task
 from bench.engine.worker import record_death
@@ -174,6 +181,7 @@ class SlurmExecutor:
 
     def _follow(self, view: View) -> None:
         """Note and tell where each open task is; judge those whose job has ended without a record."""
+        ended: list[Task] = []
         for name, task in list(self._open().items()):
             place = view.active.get(name)
             if place is not None:
@@ -183,7 +191,11 @@ class SlurmExecutor:
             elif name in self._place:
                 since = self._gone.setdefault(name, time.monotonic())
                 if time.monotonic() - since >= SURE_SECONDS:
-                    self._judge(task, view)
+                    ended.append(task)
+        states = end_states([self._place[task.name].job for task in ended], view) if ended else {}
+        held = self._store.claims.held() if ended else {}
+        for task in ended:
+            self._judge(task, states[self._place[task.name].job], task.name in held)
 
     def _tell_place(self, task: Task, place: Place) -> None:
         if place.entry.state != "RUNNING":
@@ -196,21 +208,21 @@ class SlurmExecutor:
         done, total = said.get("done", 0), said.get("total", 0)
         self._context.tell(Update(task, RUNNING, f"SLURM job {place.job}", done, total, figures))
 
-    def _judge(self, task: Task, view: View) -> None:
-        """A job has ended and its task has no record: cancelled, to be tried again, or to be given up."""
+    def _judge(self, task: Task, state: str, held: bool) -> None:
+        """A job has ended so and its task has no record: cancelled, to be tried again, or to be given up."""
         job = self._place.pop(task.name).job
         del self._gone[task.name]
         if self._store.find(task).status in (DONE, FAILED):
             return  # the record came between the two looks
-        state = end_state(job, view)
         if state == "CANCELLED":
             self._settle(task, STOPPED, f"SLURM job {job} was cancelled")
             return
-        holder = self._store.claims.holder(task.name)
-        if holder is not None and self._store.claims.lives(task.name, holder):
+        if held:
             return  # another sweep's process has it
         if not all(self._store.find(needed).status == DONE for needed in task.inputs.values()):
             return  # it ran before its inputs were there, and left again
+        if state == "TIMEOUT" and failed_for_time(self._store, task, self._context.resources):
+            return
         self._tries[task.name] += 1
         if self._tries[task.name] >= TRIES:
             logs = self._ledger.logs / f"{job}_0_log.err"
@@ -221,9 +233,9 @@ class SlurmExecutor:
 
     def _hear_silence(self, silent: bool) -> None:
         if silent != self._silent:
-            self._silent = silent
             line = "SLURM does not answer; jobs go on, waiting for it" if silent else "SLURM answers again"
             print(line, file=sys.stderr, flush=True)
+        self._silent = silent
 
     def _settle(self, task: Task, status: str, detail: str = "") -> None:
         self._settled[task.name] = status
@@ -246,6 +258,7 @@ class SlurmExecutor:
     def _to_submit(self, view: View) -> list[Task]:
         """Tasks that are neither done nor in SLURM nor run by someone else, and whose inputs are, or will be."""
         coming = set(view.active)
+        held = self._store.claims.held()
         chosen: list[Task] = []
         for name, task in list(self._tasks.items()):
             if name in self._settled or name in coming or name in self._place:
@@ -253,9 +266,8 @@ class SlurmExecutor:
             waited_for = [needed for needed in task.inputs.values() if needed.name not in coming]
             if not all(self._is_done(needed) for needed in waited_for):
                 continue
-            holder = self._store.claims.holder(name)
-            if holder is not None and self._store.claims.lives(name, holder):
-                self._context.tell(Update(task, HELD, holder.place))
+            if name in held:
+                self._context.tell(Update(task, HELD, held[name].place))
                 continue
             chosen.append(task)
             coming.add(name)

@@ -23,6 +23,7 @@ from typing import Any
 from bench.engine import provenance, signals
 from bench.engine.executors.slurm import client
 from bench.engine.executors.slurm.ledger import LOGS, Ledger, Submission
+from bench.engine.failures import DIED, MINUTES
 from bench.engine.slurm_tools import job_id
 from bench.engine.store import Store
 from bench.engine.task import Sources
@@ -32,8 +33,9 @@ TOKEN = "BENCH_SUBMISSION"  # environment variable: which submission a job belon
 TRIES = 3  # processes that may die while running the task, before that counts as its failure
 LOOK = 0.1  # seconds between two looks at the task's process
 SIGNAL_LAG = 3.0  # seconds within which USR2 reaches this process after it has reached the task's
-# Exit codes of the task's process. Anything else means that it died.
-SETTLED_EXIT, STORE_EXIT, STOPPED_EXIT = 0, 74, 75
+# Exit codes of the task's process. Anything else means that it died; so, in effect, does the last: it lost its GPU.
+SETTLED_EXIT, STORE_EXIT, STOPPED_EXIT, BROKEN_EXIT = 0, 74, 75, 76
+EARLY = 75.0  # seconds by which SLURM may send its signal before it is due
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Order:
     notes: Mapping[str, Any]
     parent: int
     kinds: Mapping[str, Any] | None
-    death: str = ""  # not to run the task but to record that it died so
+    death: str = ""  # not to run the task but to record that it failed so,
+    cause: str = DIED  # for this reason
 
 
 class SlurmTask:
@@ -59,14 +62,17 @@ class SlurmTask:
     def __init__(self, store: str, kinds: Mapping[str, Any] | None = None) -> None:
         self.store, self.kinds = store, kinds
         self._child: _Child | None = None
+        self._submission: Submission | None = None
+        self._name = ""
         self._patience = 5.0
+        self._began = 0.0
 
     def __call__(self) -> str:
         # The environment, not the pickle, says which task this is: where job numbers have begun anew, submitit may
         # load what an older job of the same number left behind.
         submission = Ledger(Store(self.store)).read(os.environ[TOKEN])
-        self._patience = submission.patience
-        name = submission.tasks[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
+        self._began, self._submission, self._patience = time.monotonic(), submission, submission.patience
+        self._name = name = submission.tasks[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
         order = self._order(submission, name)
         for _ in range(TRIES):
             self._child = _Child(order, submission.cpus)
@@ -77,19 +83,44 @@ class SlurmTask:
                 raise StoreError(f"the store {self.store} cannot be written; see the lines above")
             if code == STOPPED_EXIT:
                 return self._after_stop(name)
-            death = f"{TRIES} processes that ran it in SLURM died, the last one {signals.how_it_died(code)}"
-            print(f"the task's process died {signals.how_it_died(code)}", file=sys.stderr, flush=True)
+            how = "of a GPU error, see the log" if code == BROKEN_EXIT else signals.how_it_died(code)
+            death = f"{TRIES} processes that ran it in SLURM died, the last one {how}"
+            print(f"the task's process died {how}", file=sys.stderr, flush=True)
         self._child = _Child(self._order(submission, name, death), submission.cpus)
         self._child.wait()
         return name
 
     def checkpoint(self) -> Any:
-        """submitit's hook, called in its handler of SIGUSR2: the state is saved when this returns."""
+        """submitit's hook, called in its handler of SIGUSR2: the state is saved when this returns.
+
+        None, which ends the job for good, where its limit has come and will come again: see `_give_up`.
+        """
         from submitit.helpers import DelayedSubmission
 
         if self._child is not None:
             self._child.stop(self._patience)
+            if self._child.code != SETTLED_EXIT and self._give_up():
+                return None
         return DelayedSubmission(type(self)(self.store, self.kinds))
+
+    def _give_up(self) -> bool:
+        """Whether the job's time limit has come and the task has nothing to go on from: then it has failed."""
+        submission = self._submission
+        assert submission is not None, "set before there is a child"
+        limit = 60 * submission.minutes - (submission.patience + EARLY)
+        if not submission.minutes or time.monotonic() - self._began < limit:
+            return False  # preempted
+        store = Store(self.store)
+        task = Ledger(store).read_task(self._name)
+        attempts = store.attempts(task)
+        attempts.timed_out()
+        if not attempts.hopeless():
+            return False
+        self._child = _Child(
+            self._order(submission, self._name, too_short(task.kind, submission.minutes), MINUTES), 1
+        )
+        self._child.wait()
+        return True
 
     def _after_stop(self, name: str) -> str:
         """The task has saved its state because a signal told it to; find out what SLURM wants.
@@ -106,7 +137,7 @@ class SlurmTask:
             time.sleep(self._patience)
         return name
 
-    def _order(self, submission: Submission, name: str, death: str = "") -> Order:
+    def _order(self, submission: Submission, name: str, death: str = "", cause: str = DIED) -> Order:
         return Order(
             store=self.store,
             task=name,
@@ -116,7 +147,16 @@ class SlurmTask:
             parent=os.getpid(),
             kinds=self.kinds,
             death=death,
+            cause=cause,
         )
+
+
+def too_short(kind: str, minutes: int) -> str:
+    """What the record says of a task that its job's limit ended with no state saved to go on from."""
+    return (
+        f"needs more minutes: it had {minutes} and saved no state to go on from; raise `minutes` of {kind} in the "
+        f"grid's resources, then --retry-failed"
+    )
 
 
 def notes(submission: Submission) -> dict[str, Any]:

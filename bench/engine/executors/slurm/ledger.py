@@ -42,6 +42,7 @@ class Submission:
     gpus: int
     patience: float  # seconds that a job may take to save its state when told to stop
     code: Mapping[str, Any]  # commit and dirty hash at submission
+    minutes: int = 0  # time limit of the job
     submitted: float = field(default_factory=time.time)
     job: str | None = None
 

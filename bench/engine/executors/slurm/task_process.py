@@ -7,8 +7,8 @@ import pickle
 import signal
 import sys
 
-from bench.engine.executors.protocol import STOPPED
-from bench.engine.executors.slurm.job import SETTLED_EXIT, STOPPED_EXIT, STORE_EXIT, Order
+from bench.engine.executors.protocol import BROKEN, STOPPED
+from bench.engine.executors.slurm.job import BROKEN_EXIT, SETTLED_EXIT, STOPPED_EXIT, STORE_EXIT, Order
 from bench.engine.executors.slurm.ledger import Ledger
 from bench.engine.signals import STOP
 from bench.engine.store import Store
@@ -27,7 +27,7 @@ def main() -> int:
     try:
         task = Ledger(store).read_task(order.task)
         if order.death:
-            record_death(store, task, order.death, order.device)
+            record_death(store, task, order.death, order.device, order.cause)
             return SETTLED_EXIT
         outcome = run_task(
             store,
@@ -43,7 +43,7 @@ def main() -> int:
         print(error, file=sys.stderr, flush=True)
         return STORE_EXIT
     print(f"{order.task}: {outcome.status} {outcome.detail}".rstrip(), flush=True)
-    return STOPPED_EXIT if outcome.status == STOPPED else SETTLED_EXIT
+    return {STOPPED: STOPPED_EXIT, BROKEN: BROKEN_EXIT}.get(outcome.status, SETTLED_EXIT)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.engine.executors.slurm import client
 from bench.engine.executors.slurm.client import Entry
+from bench.engine.executors.slurm.job import too_short
 from bench.engine.executors.slurm.ledger import KEPT_SECONDS, Ledger, Submission, entry_of, find_lost_ids
+from bench.engine.failures import MINUTES
 from bench.engine.slurm_tools import ENDED
 from bench.engine.store import Store
 from bench.engine.task import Task
+from bench.engine.worker import record_death
+from bench.grid import Resources
 from bench.text import plural
 
 LOST_SECONDS = 600.0  # after which a submission without a job id, that SLURM does not know, never got there
@@ -52,8 +56,14 @@ def look_at_slurm(ledger: Ledger) -> View | None:
     return View(tuple(submissions), queue, active)
 
 
-def end_state(job: str, view: View) -> str:
-    """How a job ended, as far as anyone knows.
+def end_states(jobs: Collection[str], view: View) -> dict[str, str]:
+    """How jobs ended, as far as anyone knows, by id; one question to the accounting however many they are."""
+    accounted = client.accounted([job for job in jobs if job not in view.queue])
+    return {job: _end_state(job, view, accounted.get(job, "")) for job in jobs}
+
+
+def _end_state(job: str, view: View, accounted: str) -> str:
+    """How a job ended.
 
     A task cancelled while it waited in its array leaves no trace at all, in the queue or in the accounting: if the
     rest of its array is known and it is not, that is what happened.
@@ -61,12 +71,21 @@ def end_state(job: str, view: View) -> str:
     entry = view.queue.get(job)
     if entry is not None:
         return entry.state
-    state = client.accounted([job]).get(job, "")
-    if state in ENDED:
-        return state
+    if accounted in ENDED:
+        return accounted
     main, _, index = job.partition("_")
     rest_is_known = index and any(other.startswith(f"{main}_") for other in view.queue)
-    return "CANCELLED" if rest_is_known else state or "unknown"
+    return "CANCELLED" if rest_is_known else accounted or "unknown"
+
+
+def failed_for_time(store: Store, task: Task, resources: Mapping[str, Resources]) -> bool:
+    """Whether a job that came to its limit without stopping in time is its task's failure; then it is recorded."""
+    attempts = store.attempts(task)
+    attempts.timed_out()
+    if attempts.hopeless():
+        minutes = resources.get(task.kind, Resources()).minutes
+        record_death(store, task, too_short(task.kind, minutes), cause=MINUTES)
+    return attempts.hopeless()
 
 
 def forget_settled(ledger: Ledger, view: View) -> None:

@@ -9,6 +9,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from bench.engine import atomic, slurm_tools
+from bench.engine.store import claims as module
 from bench.engine.store import holders
 from bench.engine.store.claims import Claims
 from bench.engine.store.holders import Holder, myself
@@ -26,6 +28,14 @@ def plant(claims: Claims, name: str, holder: Holder, age: float = 0.0) -> None:
     path.write_text(json.dumps(asdict(holder)))
     then = time.time() - age
     os.utime(path, (then, then))
+
+
+def fake_squeue(folder, monkeypatch, script: str) -> None:
+    tool = folder / "squeue"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    holders._known.clear()
 
 
 def dead_process() -> Holder:
@@ -102,21 +112,80 @@ def test_a_holder_beats_and_tells_its_progress(claims):
 @pytest.mark.parametrize(
     ("answer", "taken"),
     [
-        ("echo RUNNING", False),
-        ("echo COMPLETED", True),
-        ("echo STOPPED", False),  # keeps its place, and its process may go on
-        ("echo A_STATE_OF_TOMORROW", False),
+        ("echo '12_3|RUNNING'", False),
+        ("echo '12_3|COMPLETED'", True),
+        ("echo '12_3|STOPPED'", False),  # keeps its place, and its process may go on
+        ("echo '12_3|A_STATE_OF_TOMORROW'", False),
+        ("echo '12_4|COMPLETED'", False),
+        (
+            "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1",
+            False,
+        ),  # its heartbeat decides
         ("exit 1", False),
     ],
 )
 def test_slurm_is_asked_about_jobs_elsewhere(claims, tmp_path, monkeypatch, answer, taken):
-    tool = tmp_path / "squeue"
-    tool.write_text(f"#!/bin/sh\n{answer}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    holders._ask_slurm.cache_clear()
+    fake_squeue(tmp_path, monkeypatch, answer)
     plant(claims, "task", replace(myself(), host="node7", slurm_job_id="12_3"))
     assert (claims.take("task") is not None) == taken
+
+
+@pytest.mark.parametrize(("age", "taken"), [(0, False), (70, True)])
+def test_a_job_that_squeue_does_not_know_lives_while_it_beats(claims, tmp_path, monkeypatch, age, taken):
+    """It may be another cluster's, or a user's whose jobs the site hides."""
+    fake_squeue(tmp_path, monkeypatch, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    plant(claims, "task", replace(myself(), host="node7", slurm_job_id="12"), age)
+    assert (claims.take("task") is not None) == taken
+
+
+def test_two_clusters_count_their_jobs_apart(claims, tmp_path, monkeypatch):
+    fake_squeue(tmp_path, monkeypatch, "echo '12|COMPLETED'")
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho 'ClusterName             = here'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    slurm_tools.asked_cluster.cache_clear()
+    for cluster in ("here", "there"):
+        plant(claims, cluster, replace(myself(), host="node7", slurm_job_id="12", cluster=cluster))
+    assert set(claims.held()) == {"there"}
+    slurm_tools.asked_cluster.cache_clear()
+
+
+def test_a_claim_says_which_cluster_it_is_of(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
+    assert myself().cluster == "here"
+
+
+def test_a_claim_of_an_earlier_version_can_be_read(claims):
+    value = asdict(myself())
+    del value["cluster"]
+    (claims.folder / "task.json").write_text(json.dumps(value))
+    assert claims.take("task") is None
+
+
+def test_one_question_to_slurm_however_many_claims_there_are(claims, tmp_path, monkeypatch):
+    calls = tmp_path / "calls"
+    fake_squeue(tmp_path, monkeypatch, f"echo x >> {calls}; echo '70_3|COMPLETED'; echo '70_4|RUNNING'")
+    for index in range(20):
+        token = f"{index:032x}"
+        plant(claims, f"task{index}", replace(myself(), host="n", slurm_job_id=f"70_{index}", token=token))
+    assert len(claims.held()) == 19
+    assert calls.read_text() == "x\n"
+
+
+def test_heartbeats_are_few_however_much_there_is_to_say(claims, monkeypatch):
+    """A thousand workers beat into one folder of a file server: each at most once in ten seconds, here a hundred times
+    as fast."""
+    beats = []
+    monkeypatch.setattr(module, "BEAT", module.BEAT / 100)
+    monkeypatch.setattr(module, "FIRST_BEAT", module.FIRST_BEAT / 100)
+    monkeypatch.setattr(atomic, "overwrite", lambda path, data: beats.append(data))
+    began = time.monotonic()
+    claim = claims.take("task")
+    while len(beats) < 4:
+        claim.say(len(beats), 1000, {"loss": time.monotonic()})
+        time.sleep(0.005)
+    claim.release()
+    assert len(beats) <= 1 + 100 * (time.monotonic() - began) / 10
 
 
 def test_a_requeued_job_takes_over_from_its_earlier_start(claims, monkeypatch):

@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import toy_suite
 
 from bench.engine.executors.protocol import BLOCKED, DONE, FAILED, HELD, STOPPED, WAITING
-from bench.engine.store import Store
+from bench.engine.store import Store, is_full
 from bench.engine.task import Task
 from bench.engine.worker import run_task
 from bench.errors import StoreError
@@ -259,3 +260,47 @@ def test_a_result_whose_claim_was_taken_over_is_not_published(store):
     run_task(store, ROOT, kinds={"root": toy_suite.ToyKind(1, kind)})
     assert store.record(ROOT) is None
     assert (store.root / "claims" / f"{ROOT.name}.json").exists()
+
+
+def test_work_of_more_than_a_day_is_not_swept_away_while_it_runs(store):
+    """Any other sweep that starts on this store tidies it up."""
+
+    def long_one(job):
+        day_ago = time.time() - 25 * 3600
+        os.utime(job.out, (day_ago, day_ago))
+        job.checkpoint.write_text("25 hours of state")
+        Store(store.root).prepare()
+        assert job.checkpoint.exists()
+        (job.out / "file").write_text("made")
+        return {}
+
+    kinds = {"root": toy_suite.ToyKind(1, long_one)}
+    assert run_task(store, ROOT, kinds=kinds).status == DONE
+    assert (store.artifacts(ROOT) / "file").read_text() == "made"
+
+
+def test_old_work_that_nobody_holds_is_swept_away(store):
+    left = store.root / "tmp" / f"{ROOT.name}.{'0' * 32}"
+    left.mkdir()
+    os.utime(left, (time.time() - 25 * 3600,) * 2)
+    store.prepare()
+    assert not left.exists()
+
+
+def test_a_full_disk_within_a_chain_that_closes_on_itself_is_found():
+    full = OSError(28, "No space left on device")
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert not is_full(first)
+    second.__cause__ = full
+    assert is_full(first) and not is_full(None)
+
+
+def test_files_are_shared_as_the_umask_says(store):
+    before = os.umask(0o002)
+    try:
+        run(store, ROOT)
+    finally:
+        os.umask(before)
+    made = [store.record_path(ROOT), store.artifacts(ROOT) / "value.txt", store.log_path(ROOT)]
+    assert [oct(path.stat().st_mode & 0o777) for path in made] == ["0o664"] * 3

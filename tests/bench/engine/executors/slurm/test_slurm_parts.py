@@ -228,3 +228,32 @@ def test_without_slurm_the_reason_is_one_line(monkeypatch):
     monkeypatch.setenv("PATH", "")
     reason = client.why_not_available()
     assert reason.startswith("SLURM is not installed") and "\n" not in reason
+
+
+@pytest.mark.parametrize("name", ["100%", "it's", 'a "b"', "back\\slash", "two\nlines"])
+def test_a_store_whose_path_slurm_would_read_otherwise_is_refused(tmp_path, sbatch, name):
+    store = Store(tmp_path / name)
+    store.prepare()
+    ledger = Ledger(store)
+    ledger.prepare()
+    with pytest.raises(BenchError, match="--store") as caught:
+        arrays.submit(arrays.Array((ROOT,), Resources(), ()), Context(store, Sources(), "cuda"), ledger)
+    assert "\n" not in str(caught.value) and not ledger.all()
+
+
+def test_a_store_with_spaces_and_letters_of_any_language_is_none(tmp_path, sbatch):
+    store = Store(tmp_path / "mes données 実験")
+    store.prepare()
+    ledger = Ledger(store)
+    ledger.prepare()
+    arrays.submit(arrays.Array((ROOT,), Resources(), ()), Context(store, Sources(), "cuda"), ledger)
+    assert f"#SBATCH --output='{store.root}/logs/slurm/%j_0_log.out'" in sbatch()[0]
+
+
+def test_the_queue_is_asked_for_once_however_many_jobs_there_are(tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho x >> {tmp_path}/calls\necho '7|RUNNING|None|smi-1'\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    found = client.queue([str(number) for number in range(5000)], mine=True)
+    assert found == {"7": Entry("RUNNING", "", "smi-1")}
+    assert (tmp_path / "calls").read_text() == "x\n"
