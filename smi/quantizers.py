@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +141,7 @@ def integer_weight(
     return IntegerWeight(codes.to(torch.int8).reshape(weight.shape), *columns)
 
 
-def quantize_weight(weight: Tensor, bits: int, *how) -> Tensor:
+def quantize_weight(weight: Tensor, bits: int, *how: Any) -> Tensor:
     """What the integers of `integer_weight` stand for: the weight's own shape and dtype."""
     return integer_weight(weight, bits, *how).dequantized().to(weight.dtype)
 
@@ -162,6 +162,11 @@ class ActivationQuantizer(nn.Module):
     ends lie off the grid of the others: then there are up to 2^k + 1 levels.
     """
 
+    low: Tensor
+    high: Tensor
+    scale: Tensor
+    zero: Tensor
+
     def __init__(
         self,
         bits: int,
@@ -176,7 +181,8 @@ class ActivationQuantizer(nn.Module):
         self.name = "an activation"  # a model says where it stands
         self.calibrating = True
         self._seen: list[Tensor] = []
-        for name, start in Fit(math.inf, -math.inf, math.nan, math.nan)._asdict().items():
+        starts = (math.inf, -math.inf, math.nan, math.nan)
+        for name, start in zip(Fit._fields, starts, strict=True):
             self.register_buffer(name, torch.tensor(start, dtype=torch.float32))
         self.register_load_state_dict_post_hook(_end_calibration)
 
@@ -202,8 +208,8 @@ class ActivationQuantizer(nn.Module):
         """End the calibration; InvalidImages where nothing or nothing finite was seen, or a range beyond float32."""
         name = name or self.name
         if not torch.isfinite(self.high - self.low).all():
-            low, high = float(self.low.min()), float(self.high.max())
-            raise InvalidImages(f"calibration of {name} saw the range {low} to {high}")
+            least, greatest = float(self.low.min()), float(self.high.max())
+            raise InvalidImages(f"calibration of {name} saw the range {least} to {greatest}")
         low, high = self.low, self.high
         if self.range_of is not None:
             rows = torch.cat(self._seen, dim=1)

@@ -6,6 +6,7 @@ Shapes: B images, N tokens, D width, h heads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,13 +18,14 @@ Make = Callable[[str], nn.Module]  # place -> its quantizer, or Identity where t
 class QuantizedAttention(nn.Module):
     """timm's Attention with its places: qkv_out, query, key, scores, softmax, value, mixed, proj_out."""
 
-    def __init__(self, attention: nn.Module, make: Make) -> None:
+    def __init__(self, attention: Any, make: Make) -> None:
         super().__init__()
         self.heads, self.scale = attention.num_heads, attention.scale
         self.qkv, self.proj = QuantizedLinear(attention.qkv), QuantizedLinear(attention.proj)
         self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
-        for place in ("qkv_out", "query", "key", "scores", "softmax", "value", "mixed", "proj_out"):
-            self.add_module(place, make(place))
+        self.qkv_out, self.query, self.key = make("qkv_out"), make("query"), make("key")
+        self.scores, self.softmax, self.value = make("scores"), make("softmax"), make("value")
+        self.mixed, self.proj_out = make("mixed"), make("proj_out")
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv_out(self.qkv(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -37,7 +39,7 @@ class QuantizedAttention(nn.Module):
 class QuantizedMlp(nn.Module):
     """timm's Mlp with its places: act_out, mlp_out."""
 
-    def __init__(self, mlp: nn.Module, make: Make) -> None:
+    def __init__(self, mlp: Any, make: Make) -> None:
         super().__init__()
         self.fc1, self.act, self.fc2 = QuantizedLinear(mlp.fc1), mlp.act, QuantizedLinear(mlp.fc2)
         self.act_out, self.mlp_out = make("act_out"), make("mlp_out")
@@ -49,7 +51,7 @@ class QuantizedMlp(nn.Module):
 class QuantizedBlock(nn.Module):
     """timm's Block with its places: norm1_out, those of attention, sum1, norm2_out, those of the MLP, sum2."""
 
-    def __init__(self, block: nn.Module, make: Make) -> None:
+    def __init__(self, block: Any, make: Make) -> None:
         super().__init__()
         self.norm1, self.norm1_out = block.norm1, make("norm1_out")
         self.attn, self.ls1, self.sum1 = QuantizedAttention(block.attn, make), block.ls1, make("sum1")

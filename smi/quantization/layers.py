@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smi.quantizers import IntegerWeight, RangeOf, integer_weight
 
@@ -14,7 +16,14 @@ class _IntegerWeights(nn.Module):
     `weight` is what they stand for, float32, and no part of a state_dict; until `quantize_weight` it is the given one.
     """
 
-    def _take_over(self, layer: nn.Module) -> None:
+    weight: Any
+    bias: Any
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    offset: Tensor
+
+    def _take_over(self, layer: nn.Linear | nn.Conv2d) -> None:
         weight = layer.weight.detach()
         del self.weight
         self.register_buffer("weight", weight, persistent=False)
@@ -50,7 +59,7 @@ class QuantizedLinear(_IntegerWeights, nn.Linear):
 class QuantizedConv2d(_IntegerWeights, nn.Conv2d):
     """A convolution with integer weights; the product itself is in float32."""
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__(
             layer.in_channels,
             layer.out_channels,

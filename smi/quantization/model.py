@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class QuantizedViT(nn.Module):
         whole_stem: bool = False,
     ) -> None:
         super().__init__()
-        self.model = plain_copy(model)
+        self.model: Any = plain_copy(model)
         self._tokens = adapt(self.model, headless=True)  # reads the stem; blocks are run here
         refuse_unhandled(self.model)
         self.recipe = _resolved(quantizer)
@@ -69,7 +70,7 @@ class QuantizedViT(nn.Module):
                 setattr(model, name, QuantizedLinear(getattr(model, name)))
         distilled = "head_dist" in self.heads
         places = [place for place in (*STEM, *HEAD) if distilled or place != "normed_dist"]
-        self.quantizers = nn.ModuleDict({place: make(place) for place in places})
+        self.quantizers: Any = nn.ModuleDict({place: make(place) for place in places})
         if self.recipe.reparameterise:  # which gives a layer without bias one
             for block in self.blocks:
                 for layer in (block.attn.qkv, block.mlp.fc1):
@@ -82,14 +83,14 @@ class QuantizedViT(nn.Module):
 
     def _make(self, place: str) -> ActivationQuantizer:
         recipe, bits = self.recipe, self.activation_bits
-        how = {"range_of": recipe.range_of, "at_once": recipe.sequential}
         if place == "softmax" and recipe.softmax == "log_sqrt2":
-            return LogSqrt2Quantizer(bits, **how)
+            return LogSqrt2Quantizer(bits, recipe.range_of, recipe.sequential)
         bits = recipe.image_bits or bits if place == "image" else bits
-        return ActivationQuantizer(bits, recipe.grid, per_channel=False, **how)
+        return ActivationQuantizer(bits, recipe.grid, recipe.range_of, at_once=recipe.sequential)
 
     @property
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> Any:
+        """The model's blocks in order, QuantizedBlock each."""
         return self.model.blocks
 
     @property
@@ -126,7 +127,7 @@ class QuantizedViT(nn.Module):
         """(name, layer) of every layer with integer weights: patch convolution, qkv, proj, fc1, fc2, heads."""
         return self._named((QuantizedLinear, QuantizedConv2d))
 
-    def _named(self, kind) -> Iterator[tuple[str, nn.Module]]:
+    def _named(self, kind: Any) -> Iterator[tuple[str, Any]]:
         found = ((name, module) for name, module in self.named_modules() if isinstance(module, kind))
         return ((name.removeprefix("model."), module) for name, module in found)
 
@@ -156,8 +157,8 @@ class QuantizedViT(nn.Module):
         """Tokens [B, N, D] with the stem's quantizers: image, patches, CLS concatenated, positions, their sum."""
         if self.whole_stem and kept is not None:
             x, first = self.embed(image, None), self._tokens.prefix_tokens
-            of_patches = x[:, first:].take_along_dim(kept.unsqueeze(2), dim=1)
-            return torch.cat([x[:, :first], of_patches], dim=1)
+            remaining = x[:, first:].take_along_dim(kept.unsqueeze(2), dim=1)
+            return torch.cat([x[:, :first], remaining], dim=1)
         tokens, quantizers, layer = self._tokens, self.quantizers, self.model.patch_embed
         patches = patchify(image, tokens.grid) if kept is None else take_patches(image, kept, tokens.grid)
         x = F.linear(quantizers["image"](patches), layer.proj.weight.flatten(1), layer.proj.bias)
@@ -171,8 +172,8 @@ class QuantizedViT(nn.Module):
             of_patches = of_patches.expand(x.shape[0], -1, -1)
             if prefix is not None:
                 none = prefix.new_zeros(1, tokens.prefix_tokens, x.shape[2])
-                of_prefix = (none if of_prefix is None else of_prefix).expand(x.shape[0], -1, -1)
-                of_patches = torch.cat([of_prefix, of_patches], dim=1)
+                before = (none if of_prefix is None else of_prefix).expand(x.shape[0], -1, -1)
+                of_patches = torch.cat([before, of_patches], dim=1)
             x = x + quantizers["positions"](of_patches)
         return self.model.norm_pre(quantizers["embedded"](x))
 

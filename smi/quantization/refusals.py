@@ -7,6 +7,7 @@ part must be timm's or torch's own, not replaced, hooked or computed from someth
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from timm.layers import Mlp
@@ -26,7 +27,7 @@ _COMPUTED = {  # a name that the older utilities of torch.nn.utils leave in a la
 _METHODS = ("forward", "forward_features", "forward_head", "_pos_embed", "pool")
 
 
-def plain_copy(model: nn.Module) -> nn.Module:
+def plain_copy(model: nn.Module) -> Any:
     """A copy in evaluation mode, without gradients, whose parametrized weights are parameters of that value.
 
     UnsupportedModel where hooks or methods of its own would be left behind.
@@ -36,7 +37,8 @@ def plain_copy(model: nn.Module) -> nn.Module:
     for name, module in model.named_modules():
         _refuse_computed(name or "the model", module)
     model = copy.deepcopy(model).eval()
-    for module in model.modules():
+    parts: list[Any] = list(model.modules())
+    for module in parts:
         if is_parametrized(module):
             # not remove_parametrizations: it would take the weight from the class that the original shares
             values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
@@ -47,7 +49,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False)
 
 
-def refuse_unhandled(model: nn.Module) -> None:
+def refuse_unhandled(model: Any) -> None:
     """UnsupportedModel naming the first part of a plain copy that a quantized one would compute otherwise."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
@@ -94,7 +96,7 @@ def _refuse_block(name: str, block: nn.Module) -> None:
         _refuse_layer(f"{name}.{owner}.{layer}", getattr(getattr(block, owner), layer), nn.Linear)
 
 
-def _refuse_layer(name: str, layer: nn.Module, kind: type[nn.Module]) -> None:
+def _refuse_layer(name: str, layer: Any, kind: type[nn.Module]) -> None:
     """A layer is its input times its own weight parameter plus its own bias, and no more."""
     plain = kind.__name__
     if type(layer).forward is not kind.forward or hasattr(type(layer), "weight"):

@@ -8,6 +8,7 @@ Shapes: D channels of a norm, which the linear layer behind it reads.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def take_ranges_per_channel(quantized: QuantizedViT) -> None:
         one.per_channel = name.rpartition(".")[2] in READ_BY
 
 
-def check_norms(model: nn.Module) -> None:
+def check_norms(model: Any) -> None:
     """UnsupportedModel where a norm has no weight and bias that could take the factors over."""
     for index, block in enumerate(model.blocks):
         for name in ("norm1", "norm2"):
@@ -40,7 +41,7 @@ def check_norms(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def reparameterised(model: nn.Module, fits: Mapping[str, Fit]) -> tuple[nn.Module, dict[str, Fit]]:
+def reparameterised(model: Any, fits: Mapping[str, Fit]) -> tuple[nn.Module, dict[str, Fit]]:
     """A copy of a timm ViT that computes the same, and for each of its norms' outputs the one range of all channels.
 
     fits: name of the place (blocks.0.norm1_out) -> its range per channel [D]. The model given is not changed.
@@ -56,7 +57,7 @@ def reparameterised(model: nn.Module, fits: Mapping[str, Fit]) -> tuple[nn.Modul
     return model, whole
 
 
-def _rescale(norm: nn.Module, layer: nn.Linear, fit: Fit) -> Fit:
+def _rescale(norm: Any, layer: nn.Linear, fit: Fit) -> Fit:
     """Move scale and zero of each channel into norm and layer; scale and zero [] of all channels (not rounded).
 
     r = s / mean s and b = (mean z)(mean s) - z s / r: norm -> norm / r - b, layer -> weight r, bias + weight r b. A
