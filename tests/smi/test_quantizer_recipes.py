@@ -382,6 +382,15 @@ def test_the_published_formula_warns_where_a_range_holds_no_zero():
                 assert (small(inputs) - model(inputs)).norm() < 0.5 * model(inputs).norm(), name
 
 
+@pytest.mark.parametrize("replaced", ["head", "head_dist"])
+@pytest.mark.parametrize("other", [nn.Linear(16, 3), nn.Identity()])
+def test_two_heads_that_do_not_fit_are_refused(replaced, other):
+    model = vit(VisionTransformerDistilled)
+    setattr(model, replaced, other)
+    with pytest.raises(smi.UnsupportedModel, match="two heads of VisionTransformerDistilled have"):
+        smi.quantize(model, images_for(model))
+
+
 def test_a_distilled_model_answers_by_both_heads():
     model = vit(VisionTransformerDistilled)
     images = images_for(model)
