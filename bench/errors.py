@@ -11,6 +11,10 @@ class MissingData(BenchError):
     """A data set, or weights, are not on this machine; the message says what to fetch and where to put it."""
 
 
+class RefusedSetting(BenchError):
+    """A setting of a data set that it does not know, or of a value that makes no sense."""
+
+
 class StoreError(BenchError):
     """The store cannot be used: full disk, read-only, no permission. Nothing is half-written; run again after."""
 

@@ -115,6 +115,7 @@ class Sweep:
         """--dry-run and --status."""
         name, why = self._executor_name()
         workers = executors.workers(name, self.options.jobs, self.options.device)
+        self._device(name)  # a device that the run would refuse
         if self.options.dry_run:
             self._say(f"executor: {name} ({why})")
         print(status.overview(self.plan, states, self._estimates(states, self._on_gpu(name)), workers))
@@ -150,8 +151,7 @@ class Sweep:
                 f"{self.grid.name} at the paper's scale is meant for a GPU, and this machine shows none: "
                 f"{plural(len(todo), 'task')} to do, {time_needed} on its CPU; give --allow-cpu to run all the same"
             )
-        # A job uses its own GPU where its kind asks for one, whatever this machine has.
-        device = options.device or "cuda" if name == "slurm" else devices.resolve(options.device)
+        device = self._device(name)
         view = make_view(options.quiet)
         board = Board(self.plan, states, estimates, workers, view)
         context = self._context(sources, device, board)
@@ -221,11 +221,19 @@ class Sweep:
             if is_a(error, "smi.errors", "SmiError"):
                 raise BenchError(f"{self.grid.path}: {error}") from error
             raise
+        for missing in (sources.placeholders or {}).values():
+            line = f"note: a placeholder stands here, so tasks that need it show as to do: {missing}"
+            print(one_line(line, 600), file=sys.stderr)
         kinds = self.suite.kinds or _own_kinds()
         for kind in self.spec.resources:
             if kind not in kinds:  # a typing error would go without the resources meant for it
                 place = ("scales", self.scale, "resources", kind)
                 raise self.grid.error(place, f"unknown kind of task {kind!r}", kinds)
+        for machine, seconds in self.spec.expect:
+            for kind in seconds:
+                if kind not in kinds:
+                    place = ("scales", self.scale, "expect", machine, kind)
+                    raise self.grid.error(place, f"unknown kind of task {kind!r}", kinds)
         return cells
 
     def _render(self, cells: Cells) -> Path:
@@ -242,6 +250,15 @@ class Sweep:
     def _executor_name(self) -> tuple[str, str]:
         options = self.options
         return executors.choose(options.executor, self.scale, options.jobs, options.device)
+
+    def _device(self, executor: str) -> str:
+        """The device that tasks run on. Raises BenchError for one that is not there."""
+        if executor != "slurm":
+            return devices.resolve(self.options.device)
+        # A job uses its own GPU where its kind asks for one, whatever this machine has.
+        if self.options.device:
+            devices.check_kind(self.options.device)
+        return self.options.device or "cuda"
 
     def _on_gpu(self, executor: str) -> bool:
         if executor == "slurm":

@@ -25,6 +25,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from smi.checks import is_whole
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.stopping import Stopping
 
@@ -172,7 +173,7 @@ def _count_vit(model: Any, kept: int | None) -> Macs:
             f"pooling by {type(model.attn_pool).__name__} is not counted; allowed: token or average"
         )
     patches = embed.num_patches
-    if kept is not None and (not isinstance(kept, int) or not 1 <= kept <= patches):
+    if kept is not None and (not is_whole(kept) or not 1 <= kept <= patches):
         raise InvalidSetting(
             f"kept is {kept!r}; allowed: a whole number from 1 to {patches}, the model's patches"
         )
@@ -219,7 +220,7 @@ def _count_by_running(model: nn.Module, image_size: int | tuple[int, int] | None
     if image_size is None:
         config = getattr(model, "pretrained_cfg", None) or {}
         image_size = tuple(config.get("input_size", (channels, 224, 224)))[1:]
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = (image_size, image_size) if is_whole(image_size) else image_size
     linear = norms = pooled = 0
 
     def add(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from smi import published
 from smi.adapters import Adapted, adapt
 from smi.checkpoint import Checkpoint, Saver, fingerprint
-from smi.checks import is_whole, whole_seed
+from smi.checks import is_whole, plain, whole_seed
 from smi.device import outside_autocast, resolved
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.execution import Execution
@@ -84,7 +84,8 @@ def invert(
     if not isinstance(execution, Execution):
         raise InvalidSetting(f"execution is {execution!r}; allowed: None, or a smi.Execution")
     chosen = find_recipe(recipe) if iterations is None else find_recipe(recipe, iterations=iterations)
-    config = InversionConfig(chosen, stopping, tuple(sorted(set(snapshots))))
+    config = InversionConfig(chosen, stopping, tuple(sorted({*map(plain, snapshots)})))
+    count, batch_size = plain(count), plain(batch_size)
     _check_model(adapted)
     _check_sizes(count, batch_size)
     _check_config(config, adapted, execution)
@@ -159,7 +160,7 @@ def _check_config(config: InversionConfig, adapted: Adapted, execution: Executio
         raise InvalidSetting(
             f"micro_batch cannot split the term {coupled[0]}, which couples the images of a batch; allowed: None"
         )
-    if any(not isinstance(t, int) or not 0 <= t <= recipe.iterations for t in config.snapshots):
+    if any(not is_whole(t) or not 0 <= t <= recipe.iterations for t in config.snapshots):
         raise InvalidSetting(
             f"snapshots are {list(config.snapshots)}; allowed: iterations 0 to {recipe.iterations}"
         )

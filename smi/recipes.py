@@ -14,10 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from smi.checks import is_number, is_whole
+from smi.checks import is_number, is_whole, plain
 from smi.errors import InvalidSetting
 from smi.geometry import Jitter
 from smi.objectives import Objective
+
+NUMBERS = ("iterations", "rounds", "learning_rate", "betas", "warmup", "jitter", "joint_jitter", "flip")
 
 
 @dataclass(frozen=True)
@@ -49,24 +51,27 @@ class Recipe:
     student: nn.Module | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in NUMBERS:
+            object.__setattr__(self, name, plain(getattr(self, name)))  # the dataclass is frozen
+        object.__setattr__(self, "objective", Objective.of(self.objective))
         for name in ("iterations", "rounds"):
             value = getattr(self, name)
             if not is_whole(value) or value < 1:
                 self._refuse(name, "a whole number >= 1")
-        jitter = self.jitter if isinstance(self.jitter, (tuple, list)) else (self.jitter,)
-        for name, value in {
-            "objective": Objective.of(self.objective),
-            "betas": tuple(self.betas),
-            "jitter": tuple(jitter) * (self.rounds if len(jitter) == 1 else 1),
-        }.items():
-            object.__setattr__(self, name, value)  # the dataclass is frozen
         if self.iterations % self.rounds:
             self._refuse("iterations", f"a multiple of rounds ({self.rounds})")
-        if not isinstance(self.warmup, int) or not 0 <= self.warmup <= self.iterations // self.rounds:
+        jitter = self.jitter if isinstance(self.jitter, tuple) else (self.jitter,)
+        object.__setattr__(self, "jitter", jitter * (self.rounds if len(jitter) == 1 else 1))
+        if not isinstance(self.joint_jitter, bool):
+            self._refuse("joint_jitter", "True, False")
+        if self.student is not None and not isinstance(self.student, nn.Module):
+            self._refuse("student", "a model, or None")
+        if not is_whole(self.warmup) or not 0 <= self.warmup <= self.iterations // self.rounds:
             self._refuse("warmup", f"a whole number from 0 to one round ({self.iterations // self.rounds})")
         if not is_number(self.learning_rate) or self.learning_rate <= 0:
             self._refuse("learning_rate", "a number above 0")
-        if len(self.betas) != 2 or not all(is_number(b) and 0 <= b < 1 for b in self.betas):
+        two = isinstance(self.betas, tuple) and len(self.betas) == 2
+        if not two or not all(is_number(b) and 0 <= b < 1 for b in self.betas):
             self._refuse("betas", "two numbers from 0 to below 1")
         if self.schedule not in ("constant", "cosine"):
             self._refuse("schedule", "constant, cosine")

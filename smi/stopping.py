@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smi.adapters import Adapted
-from smi.checks import is_whole
+from smi.checks import is_number, is_whole, plain
 from smi.errors import InvalidSetting, NonFiniteLoss
 
 Score = Callable[[Adapted, Tensor, Tensor, torch.Generator], Tensor]
@@ -36,8 +36,9 @@ class Stopping:
     score: str | Score = "cls_attention"
 
     def __post_init__(self) -> None:
-        at = self.at if isinstance(self.at, (tuple, list)) else (self.at,)
-        drop = tuple(self.drop) if isinstance(self.drop, (tuple, list)) else (self.drop,) * len(at)
+        at, drop = plain(self.at), plain(self.drop)
+        at = at if isinstance(at, tuple) else (at,)
+        drop = drop if isinstance(drop, tuple) else (drop,) * len(at)
         if not at:
             raise InvalidSetting("stopping.at is empty: give at least one iteration, or no stopping at all")
         if not all(is_whole(t) and t >= 1 for t in at):
@@ -48,7 +49,7 @@ class Stopping:
             raise InvalidSetting(
                 f"stopping.drop has {len(drop)} fractions for {len(at)} stops: give one or as many"
             )
-        if not all(isinstance(r, (int, float)) and 0 < r < 1 for r in drop):
+        if not all(is_number(r) and 0 < r < 1 for r in drop):
             raise InvalidSetting(
                 f"stopping.drop is {list(drop)}: every fraction must lie strictly between 0 and 1"
             )

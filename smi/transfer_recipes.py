@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from smi.checks import is_number, is_whole
+from smi.checks import is_number, is_whole, plain
 from smi.errors import InvalidSetting
 
 LEARNING_RATES = {"sgd": 0.1, "adamw": 1e-3}
@@ -52,8 +52,9 @@ class TransferRecipe:
             value = getattr(self, name)
             return is_number(value) and low <= value <= high and not (open_end and value in (low, high))
 
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))  # the dataclass is frozen
         self._require("optimizer", self.optimizer in tuple(LEARNING_RATES), ", ".join(LEARNING_RATES))
-        object.__setattr__(self, "betas", tuple(self.betas))  # the dataclass is frozen
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
         if self.weight_decay is None:
@@ -66,7 +67,8 @@ class TransferRecipe:
             self._require(name, number(name, 0, open_end=True), "a number above 0")
         self._require("weight_decay", number("weight_decay", 0), "a number >= 0")
         self._require("momentum", number("momentum", 0) and self.momentum < 1, "0 to below 1")
-        two = len(self.betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in self.betas)
+        pair = isinstance(self.betas, tuple) and len(self.betas) == 2
+        two = pair and all(is_number(b) and 0 <= b < 1 for b in self.betas)
         self._require("betas", two, "two numbers from 0 to below 1")
         self._require("flip", number("flip", 0, 1), "a probability from 0 to 1")
         self._require("jitter", number("jitter", 0, 1), "a fraction from 0 to 1")

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         """The option that names folders of the user's own modules (bench/register.py)."""
         self.add_argument(
             "--include",
-            type=Path,
+            type=place,
             action="append",
             default=[],
             metavar="FOLDER",
@@ -40,26 +40,36 @@ class Parser(argparse.ArgumentParser):
         add = self.add_argument
         add(
             "--store",
-            type=Path,
+            type=place,
             default=Path("runs"),
             metavar="DIR",
             help="where work is kept (default: runs)",
         )
         add(
             "--results",
-            type=Path,
+            type=place,
             default=Path("results"),
             metavar="DIR",
             help="where tables go (default: results)",
         )
-        add("--imagenet", type=Path, metavar="DIR", help="ImageNet's folder, short for --data imagenet=DIR")
+        add("--imagenet", type=place, metavar="DIR", help="ImageNet's folder, short for --data imagenet=DIR")
         add("--data", action="append", default=[], metavar="NAME=DIR", help="folder of a data set")
         add(
             "--checkpoints",
-            type=Path,
+            type=place,
             metavar="DIR",
             help="local weights: <timm model name>.safetensors or .pth",
         )
+
+
+def place(text: str) -> Path:
+    """A path as an option gives it: `~` is the home folder wherever it stands, which not every shell sees to."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty (a variable that is not set?)")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text}: there is no such home folder") from None
 
 
 def exit_code(main: Callable[[], int]) -> int:

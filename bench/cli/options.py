@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cli.arguments import Parser
+from bench.cli.arguments import Parser, place
 from bench.engine import executors
 from bench.engine.task import Sources
 from bench.errors import BenchError
@@ -20,8 +20,15 @@ def sources_of(options: argparse.Namespace) -> Sources:
         name, equals, path = entry.partition("=")
         if not equals or not name or not path:
             raise BenchError(f"--data {entry!r}: give NAME=PATH, e.g. cifar10=/data/cifar10")
-        data[name] = Path(path)
+        if name in data:
+            raise BenchError(f"--data {name}= is given twice: {data[name]} and {path}; give one folder")
+        try:
+            data[name] = place(path)
+        except argparse.ArgumentTypeError as error:
+            raise BenchError(f"--data {name}: {error}") from None
     if options.imagenet is not None:
+        if "imagenet" in data:
+            raise BenchError("--imagenet and --data imagenet= are the same option: give one of them")
         data["imagenet"] = options.imagenet
     given = {
         **{f"data set {name}": path for name, path in data.items()},
@@ -30,15 +37,21 @@ def sources_of(options: argparse.Namespace) -> Sources:
     for what, path in given.items():
         if path is not None and not path.is_dir():
             raise BenchError(f"{what}: {path} is no folder")
-    folders = tuple(folder.expanduser().resolve() for folder in options.include)
-    return Sources(data=data, checkpoints=options.checkpoints, download=True, include=folders)
+    looking = getattr(options, "dry_run", False) or getattr(options, "status", False)
+    return Sources(
+        data=data,
+        checkpoints=options.checkpoints,
+        download=not looking,
+        include=tuple(folder.resolve() for folder in options.include),
+        placeholders={} if looking else None,
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line. Raises BenchError."""
     parser = Parser("bench.sweep", "Run a grid and make its table.")
     add = parser.add_argument
-    add("--grid", type=Path, required=True, metavar="FILE", help="the grid, e.g. experiments/table3.yaml")
+    add("--grid", type=place, required=True, metavar="FILE", help="the grid, e.g. experiments/table3.yaml")
     add("--scale", help=f"which of the grid's scales to run (default: {DEFAULT_SCALE})")
     parser.add_places()
     parser.add_include()

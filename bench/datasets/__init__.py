@@ -24,6 +24,7 @@ from bench.datasets.flowers102 import Flowers102
 from bench.datasets.folder import Folder
 from bench.datasets.imagenet import ImageNet
 from bench.datasets.loading import load
+from bench.datasets.placeholder import Placeholder
 from bench.engine.task import Sources, canonical_json
 from bench.errors import BenchError, MissingData
 
@@ -60,7 +61,7 @@ DATASETS = {
 def open_dataset(name: str, settings: Mapping[str, Any], sources: Sources) -> Dataset:
     """The data set of that name; any other name that a folder was given for is a folder of pictures by class.
 
-    Raises BenchError if it is unknown or not on this machine."""
+    Raises BenchError if it is unknown or not on this machine (a Placeholder where `sources` allow it)."""
     if name not in DATASETS and name in sources.data:
         return Folder(name, settings, sources)
     if name not in DATASETS:
@@ -68,7 +69,13 @@ def open_dataset(name: str, settings: Mapping[str, Any], sources: Sources) -> Da
             f"unknown data set {name!r}; known: {', '.join(sorted(DATASETS))}, "
             "and any folder of pictures by class given with --data NAME=DIR"
         )
-    return DATASETS[name](settings, sources)
+    try:
+        return DATASETS[name](settings, sources)
+    except MissingData as error:
+        if sources.placeholders is None or name in sources.data:
+            raise
+        sources.placeholders[f"data set {name}"] = str(error)
+        return Placeholder(name)
 
 
 def fingerprint(name: str, settings: Mapping[str, Any], split: str, sources: Sources) -> dict[str, Any]:

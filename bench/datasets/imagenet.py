@@ -13,7 +13,8 @@ from torch.utils.data import Dataset as TorchDataset
 from bench.datasets.listing import PICTURE_SUFFIXES, class_folders, pictures_in, size_of
 from bench.datasets.pictures import FINGERPRINT_LENGTH, PictureFolder, allow_settings, fit_transform
 from bench.engine.task import Sources
-from bench.errors import BenchError, MissingData
+from bench.errors import BenchError, MissingData, RefusedSetting
+from smi.checks import is_number
 
 
 class ImageNet:
@@ -30,8 +31,8 @@ class ImageNet:
     def __init__(self, settings: Mapping[str, Any], sources: Sources) -> None:
         allow_settings("imagenet", settings, allowed=("crop_pct",))
         self.crop_pct = settings.get("crop_pct", 0.875)
-        if not isinstance(self.crop_pct, (int, float)) or not 0 < self.crop_pct <= 1:
-            raise BenchError(
+        if not is_number(self.crop_pct) or not 0 < self.crop_pct <= 1:
+            raise RefusedSetting(
                 f"data set imagenet: crop_pct must be above 0 and at most 1, not {self.crop_pct!r}"
             )
         root = sources.data.get("imagenet")

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from bench.datasets.decoding import read_picture
-from bench.errors import BenchError
+from bench.errors import BenchError, RefusedSetting
 
 FINGERPRINT_LENGTH = 16  # hexadecimal digits of a sha256
 VALIDATION = 0.1  # share of each class's training pictures held out, where a data set has no split
@@ -88,4 +88,4 @@ def allow_settings(name: str, settings: Mapping[str, Any], allowed: tuple[str, .
     for key in settings:
         if key not in allowed:
             known = ", ".join(allowed) or "none"
-            raise BenchError(f"data set {name}: unknown setting {key!r}; allowed: {known}")
+            raise RefusedSetting(f"data set {name}: unknown setting {key!r}; allowed: {known}")

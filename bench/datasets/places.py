@@ -47,7 +47,8 @@ def find_folder(
 
 def cache_folder() -> Path:
     """Where fetched data sets are kept."""
-    return Path(os.environ.get("SMI_DATA_CACHE") or Path.home() / ".cache" / "smi" / "datasets")
+    given = os.environ.get("SMI_DATA_CACHE")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "smi" / "datasets"
 
 
 def _download(fetch: Callable[[Path], None], folder: Path) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from bench.errors import BenchError
 
+KINDS = ("cpu", "cuda", "mps", "xpu")  # torch knows more, which compute nothing ("meta") or no vision models
+
 
 def gpu_count() -> int:
     """GPUs that torch can use here."""
@@ -23,6 +25,20 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
+def check_kind(asked: str) -> None:
+    """That a device of this name can run tasks somewhere, if not here. Raises BenchError."""
+    import torch
+
+    try:
+        kind = torch.device(asked).type
+    except RuntimeError:
+        kind = ""
+    if kind not in KINDS:
+        raise BenchError(
+            f"--device {asked!r}: there is no such device; allowed: {', '.join(KINDS)}, cuda:0, ..."
+        )
+
+
 def resolve(asked: str | None) -> str:
     """The device to run on: what was asked for if it exists, else the first GPU, else the CPU."""
     if asked is None:
@@ -32,6 +48,7 @@ def resolve(asked: str | None) -> str:
     import torch
 
     try:
+        check_kind(asked)
         torch.empty(0, device=torch.device(asked))
     except (RuntimeError, AssertionError, NotImplementedError):
         found = ["cpu", *(f"cuda:{index}" for index in range(gpu_count()))]

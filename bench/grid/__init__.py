@@ -37,6 +37,8 @@ DEFAULT_SCALE, PAPER_SCALE = "digits", "paper"
 MAX_CELLS = 100_000
 BITS = re.compile(r"^W([0-9]+)/A([0-9]+)$")
 MIN_BITS, MAX_BITS = 2, 8
+# Axes of names.
+NAMES = ("model", "cost_model", "dataset", "method", "pool", "student", "precision", "engine")
 
 
 class Strict(BaseModel):
@@ -46,7 +48,7 @@ class Strict(BaseModel):
 
 
 M = TypeVar("M", bound=BaseModel)
-PositiveFloat = Annotated[float, Field(gt=0, strict=False)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Resources(Strict):
@@ -270,6 +272,8 @@ def _check_scale(grid: Grid, name: str) -> None:
 
 def _check_value(grid: Grid, place: Location, axis: str, value: Any) -> None:
     """The axes that mean the same in every experiment."""
+    if axis in NAMES and type(value) is not str:
+        raise grid.error(place, f"{value!r} is no name", ["text (in quotes if it looks like a number)"])
     if axis == "method" and value not in grid.methods:
         raise grid.error(place, f"unknown method {value!r}", grid.methods)
     if axis == "seed" and (type(value) is not int or not 0 <= value < 2**31):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bench.engine.atomic import sha256_of
 from bench.engine.task import Sources
-from bench.errors import BenchError
+from bench.errors import BenchError, MissingData
 from bench.models.weights import cached_or_fetched, find_weights, fitting_weights, load_weights, local_weights
 
 DATA_CONFIG = ("input_size", "mean", "std", "interpolation")  # what model.json keeps of timm's data config
@@ -63,13 +63,32 @@ def describe(name: str, sources: Sources, weights: bool = True, classes: int | N
     if not timm.is_model(name.split(".")[0]):
         hint = f"; near it: {', '.join(near)}" if (near := _near(name)) else ""
         raise BenchError(f"unknown model {name!r}; known: {', '.join(ARCHITECTURES)} and timm's models{hint}")
+    _check_tag(name)
     described = {"name": name}
     if weights:
-        kind, where = find_weights(name, sources)
+        try:
+            kind, where = find_weights(name, sources, local_only=sources.placeholders is not None)
+        except MissingData as error:
+            if sources.placeholders is None:
+                raise
+            sources.placeholders[f"weights {name}"] = str(error)
+            return described | {"weights": {"sha256": "not here"}}
         path = cached_or_fetched(where) if kind == "hub" else where
         fitting_weights(_outline(described), path)  # a damaged file is refused before any work depends on it
         described["weights"] = {"sha256": sha256_of(path)}
     return described
+
+
+def _check_tag(name: str) -> None:
+    """Refuse a tag of pretrained weights (after the dot) that timm does not know: it would fail in every task."""
+    architecture, dot, tag = name.partition(".")
+    known = sorted(
+        {found.partition(".")[2] for found in timm.list_pretrained(f"{architecture}.*") if "." in found}
+    )
+    if dot and tag not in known:
+        raise BenchError(
+            f"model {name!r}: timm has no weights {tag!r} of {architecture}; allowed: {', '.join(known) or 'none'}"
+        )
 
 
 def _near(name: str) -> list[str]:
@@ -84,10 +103,10 @@ def split_seed(name: str) -> tuple[str, int | None]:
     own, mark, seed = name.partition(SEED_MARK)
     if not mark:
         return own, None
-    if own not in ARCHITECTURES or not seed.isdecimal():
+    if own not in ARCHITECTURES or not seed.isdecimal() or len(seed) > 9:
         raise BenchError(
             f"model {name!r}: {SEED_MARK} names the seed that one of our own models is trained from; allowed: "
-            f"a whole number after {', '.join(ARCHITECTURES)}"
+            f"a whole number of up to 9 digits after {', '.join(ARCHITECTURES)}"
         )
     return own, int(seed)
 

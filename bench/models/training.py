@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import smi
 from bench.errors import BenchError
+from bench.grid.spelling import one_spelling
 
 DEFAULTS: dict[str, Any] = {
     "epochs": 40,
@@ -57,7 +58,7 @@ def checked(
         allowed = ", ".join(choices[key]) if key in choices else _refusal(key, value, defaults[key])
         if allowed and value not in choices.get(key, ()):
             raise BenchError(f"{what}: {key} is {value!r}; allowed: {allowed}")
-    return {**defaults, **settings}
+    return {**defaults, **{key: one_spelling(value, defaults[key]) for key, value in settings.items()}}
 
 
 def _refusal(key: str, value: Any, default: Any) -> str:

@@ -5,7 +5,6 @@ Looked for in the `--checkpoints` folder, then in timm's cache, then on the hub.
 
 from __future__ import annotations
 
-import pickle
 import socket
 from functools import cache
 from pathlib import Path
@@ -14,14 +13,13 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData
+from bench.models.checkpoints import note, read_weights
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 HUB_SECONDS = 5  # to wait for the hub to answer at all
@@ -109,7 +107,7 @@ def fitting_weights(model: nn.Module, path: Path, new_head: bool = False) -> dic
     """The state dict in a file, made sure to be the model's own, name by name; see `load_weights`."""
     state = read_weights(path)
     if isinstance(model, VisionTransformer):
-        state = checkpoint_filter_fn(state, model)
+        state = _as_timm_names_them(model, path, state)
     expected = model.state_dict()
     if new_head:
         own = {name: value for name, value in expected.items() if name.startswith(HEADS)}
@@ -122,26 +120,31 @@ def fitting_weights(model: nn.Module, path: Path, new_head: bool = False) -> dic
             raise BenchError(
                 f"{path} is no checkpoint of this model: {name} is {found}, the model's {wanted}"
             )
+        _check_values(path, name, state[name], value)
     strangers = sorted(set(state) - set(expected))
     if strangers:
         raise BenchError(f"{path} is no checkpoint of this model: it also holds {', '.join(strangers[:3])}")
     return state
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file; looks into {"model": ...}, {"state_dict": ...} as published checkpoints nest them."""
+def _as_timm_names_them(model: VisionTransformer, path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict under timm's names, its positions resampled to the model's grid where it has another (said)."""
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BenchError(
-            f"{path} is no readable checkpoint (damaged, or not tensors alone): {reason[:160]}"
-        ) from None
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BenchError(f"{path} holds no state dict (name -> tensor)")
+        state = checkpoint_filter_fn(dict(state), model)
+    except Exception as error:  # made for published files; others can break it anywhere
+        raise BenchError(f"{path} is no checkpoint of this model: {type(error).__name__}: {error}") from None
+    for name in ("pos_embed", "patch_embed.proj.weight"):
+        found, made = shapes.get(name), tuple(state[name].shape) if name in state else None
+        if found is not None and made is not None and found != made:
+            note(f"{path}: {name} is {found}; it is resampled to the model's {made}")
     return state
+
+
+def _check_values(path: Path, name: str, found: Tensor, wanted: Tensor) -> None:
+    """Half, bfloat16 and double weights become the model's; what is no such number, or no finite one, is refused."""
+    if wanted.is_floating_point() != found.is_floating_point() or found.is_complex():
+        kinds = f"{name} is {found.dtype}, the model's {wanted.dtype}".replace("torch.", "")
+        raise BenchError(f"{path} is no checkpoint of this model: {kinds}")
+    if found.is_floating_point() and not found.is_meta and not torch.isfinite(found.float()).all():
+        raise BenchError(f"{path}: {name} holds NaN or infinite values; such a model answers nothing")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import publish
-from bench.cli.arguments import Parser, exit_code
+from bench.cli.arguments import Parser, exit_code, place
 from bench.engine import include
 from bench.errors import BenchError, StoreError
 
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("bench tables", "Make the tables again.")
     parser.add_argument(
         "--results",
-        type=Path,
+        type=place,
         default=Path("results"),
         metavar="DIR",
         help="folder of tables (default: results)",

@@ -16,16 +16,18 @@ from pydantic import Field
 import smi
 from bench import datasets, models
 from bench.engine.task import Sources, Task
-from bench.errors import BenchError, MissingData
+from bench.errors import BenchError, MissingData, RefusedSetting
 from bench.experiments.builders import outside
 from bench.grid import Grid, Strict
+from bench.grid.spelling import one_spelling
 from bench.models import training
 from bench.tasks import KINDS
-from smi.errors import SmiError
+from smi.errors import InvalidSetting, SmiError
 from smi.vit import TokenModel, adapt
 
 Count = Annotated[int, Field(ge=1)]
-Number = Annotated[float, Field(strict=False)]
+Number = float
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 OwnSource = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]  # module:function
 
 
@@ -65,7 +67,7 @@ class Settings(Strict):
     """The settings of one scale that make its images. Recipes and schedules are named; methods refer to them."""
 
     teacher: dict[str, Any] = {}  # bench.models.training.DEFAULTS, for models that are trained here
-    teacher_seed: int = 0  # of a model whose name does not say it (bench.models.split_seed)
+    teacher_seed: Seed = 0  # of a model whose name does not say it (bench.models.split_seed)
     datasets: dict[str, dict[str, Any]] = {}  # e.g. imagenet: {crop_pct: 0.875}
     images: Images = Images()
     recipes: dict[str, dict[str, Any]] = {}  # recipe -> what this scale changes in it
@@ -113,6 +115,11 @@ class TaskBuilder:
             if name not in (*names, *optional):
                 allowed = (*names, *optional)
                 raise self.grid.error((*self.here, "axes", name), f"unknown axis {name!r}", allowed)
+        for index, entry in enumerate(self.grid.scale(self.scale).include):
+            for name in entry:
+                if name not in (*names, *optional):
+                    place = (*self.here, "include", index, name)
+                    raise self.grid.error(place, f"{name!r} is no axis", (*names, *optional))
         for name in names:
             if name not in axes:
                 raise self.grid.error((*self.here, "axes"), f"the axis {name!r} is missing")
@@ -120,7 +127,8 @@ class TaskBuilder:
     def split(self, dataset: str, split: str) -> dict[str, Any]:
         """What names a split in settings (bench.datasets.fingerprint)."""
         if (dataset, split) not in self._splits:
-            settings = self.settings.datasets.get(dataset, {})
+            self._open(dataset)  # its settings are checked there
+            settings = self._dataset_settings(dataset)
             self._splits[dataset, split] = datasets.fingerprint(dataset, settings, split, self.sources)
         return self._splits[dataset, split]
 
@@ -183,7 +191,13 @@ class TaskBuilder:
             raise self.grid.error((*self.here, "settings", *place), message, [f"1 to {held}"])
 
     def _open(self, dataset: str) -> datasets.Dataset:
-        return datasets.open_dataset(dataset, self.settings.datasets.get(dataset, {}), self.sources)
+        try:
+            return datasets.open_dataset(dataset, self._dataset_settings(dataset), self.sources)
+        except RefusedSetting as error:
+            raise self.grid.error((*self.here, "settings", "datasets", dataset), str(error)) from None
+
+    def _dataset_settings(self, dataset: str) -> dict[str, Any]:
+        return one_spelling(self.settings.datasets.get(dataset, {}))
 
     def training(self, settings: Mapping[str, Any], *place: str) -> dict[str, Any]:
         """All settings of a training; `place` is where in the scale's settings these stand."""
@@ -251,11 +265,16 @@ class TaskBuilder:
         return self._inversions[name]
 
     def _expanded(self, name: str, method: Method) -> dict[str, Any]:
+        changes = self.settings.recipes.get(method.recipe, {})
         place = (*self.here, "settings", "recipes", method.recipe)
         try:
-            recipe = smi.recipe(method.recipe, **self.settings.recipes.get(method.recipe, {}))
+            if "name" in changes:
+                raise InvalidSetting("a recipe of the scale has the name that it stands under; remove name")
+            published = smi.recipe(method.recipe).to_json()
+            recipe = smi.recipe(method.recipe, **one_spelling(changes, published))
         except SmiError as error:
-            raise self.grid.error(place, str(error)) from None
+            named = next((key for key in changes if f"{key} " in f"{error} "), None)
+            raise self.grid.error(place if named is None else (*place, named), str(error)) from None
         if method.stopping is None:
             return {"recipe": recipe.to_json(), "stopping": None, "score": None}
         stopping = self.schedule(method.stopping)

@@ -15,7 +15,8 @@ from pydantic import Field
 import smi
 from bench import models
 from bench.engine.task import Task
-from bench.experiments.builders.common import Count, Method, Number, Settings, TaskBuilder
+from bench.errors import BenchError
+from bench.experiments.builders.common import Count, Method, Number, Seed, Settings, TaskBuilder
 from bench.grid import Strict
 from bench.models import fine_tuning
 from smi.errors import SmiError
@@ -60,7 +61,7 @@ class Student(Strict):
 
     classes: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     training: dict[str, Any] = {}
-    seed: int
+    seed: Seed
 
 
 class TransferSettings(Settings):
@@ -147,6 +148,12 @@ class TransferTaskBuilder(TaskBuilder):
             self._students[model, dataset] = described
         return self._students[model, dataset]
 
+    def _fine_tuning(self) -> dict[str, Any]:
+        try:
+            return fine_tuning.expand(self.settings.fine_tuning)
+        except BenchError as error:
+            raise self.grid.error((*self.here, "settings", "fine_tuning"), str(error)) from None
+
     def _sets(self, model: str, dataset: str, method: str, pool: Pool, seed: int) -> dict[str, Task] | None:
         count = (pool.set if self.methods[method].source == "inversion" else None) or pool.images
         sets = {}
@@ -191,7 +198,7 @@ class TransferTaskBuilder(TaskBuilder):
         """A timm model with timm's weights and a new head, fine-tuned here."""
         settings = {
             "model": self._student(model, dataset),
-            "fine_tuning": fine_tuning.expand(self.settings.fine_tuning),
+            "fine_tuning": self._fine_tuning(),
             "seed": self.settings.teacher_seed,
             "train": self.split(dataset, "train"),
             "validation": self.split(dataset, "validation"),

@@ -45,9 +45,14 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     """Tasks "images" and "quantize" of each cell."""
     builder = Lengths(grid, scale, sources)
     builder.need_axes(*AXES)
-    for index, length in enumerate(grid.scale(scale).axes["iterations"]):
+    spec = grid.scale(scale)
+    lengths = {("axes", "iterations", index): length for index, length in enumerate(spec.axes["iterations"])}
+    lengths |= {
+        ("include", i, "iterations"): e["iterations"] for i, e in enumerate(spec.include) if "iterations" in e
+    }
+    for where, length in lengths.items():
         if type(length) is not int or length < 1:
-            place = (*builder.here, "axes", "iterations", index)
+            place = (*builder.here, *where)
             raise grid.error(place, f"{length!r} is no number of iterations", ["whole numbers >= 1"])
     return [CellTasks(cell, _tasks(builder, **cell)) for cell in grid.cells(scale)]
 

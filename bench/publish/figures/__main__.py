@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.cli.arguments import Parser, exit_code
+from bench.cli.arguments import Parser, exit_code, place
 from bench.engine import include
 from bench.errors import BenchError, StoreError
 from bench.grid import DEFAULT_SCALE, load
@@ -21,13 +21,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--scale", default=DEFAULT_SCALE, help=f"whose figures to draw (default: {DEFAULT_SCALE})")
-    add("--grid", type=Path, metavar="FILE", help="only the figures that this grid feeds (default: all)")
+    add("--grid", type=place, metavar="FILE", help="only the figures that this grid feeds (default: all)")
     add(
-        "--store", type=Path, default=Path("runs"), metavar="DIR", help="where the images are (default: runs)"
+        "--store",
+        type=place,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where the images are (default: runs)",
     )
     add(
         "--results",
-        type=Path,
+        type=place,
         default=Path("results"),
         metavar="DIR",
         help="records and figures (default: results)",

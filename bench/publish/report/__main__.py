@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cli.arguments import Parser, exit_code
+from bench.cli.arguments import Parser, exit_code, place
 from bench.engine import atomic, include
 from bench.errors import StoreError
 from bench.grid import DEFAULT_SCALE
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("bench report", "Make one HTML page, without network or scripts, of a results folder.")
     default = Path("results") / DEFAULT_SCALE
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=default, help=f"a scale's results (default: {default})"
+        "folder", nargs="?", type=place, default=default, help=f"a scale's results (default: {default})"
     )
     parser.add_include()
     options = parser.parse_args(arguments)

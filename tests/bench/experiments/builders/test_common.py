@@ -77,6 +77,43 @@ def test_only_what_changes_a_result_changes_its_key(table3):
     assert changed == {label for label in before if "psaq" in label}
 
 
+def test_equal_numbers_have_one_key_however_they_are_spelt(table3):
+    def keys(number):
+        def change(grid):
+            settings = grid["scales"]["digits"]["settings"]
+            settings["recipes"]["deepinversion"] |= {"learning_rate": number(1), "flip": number(0)}
+            settings["teacher"] |= {"clip": number(2), "weight_decay": number(0)}
+
+        return {task.key for task in make_plan(table3(change)).tasks}
+
+    assert keys(int) == keys(float)
+
+
+def test_what_is_not_here_gets_a_placeholder_where_tasks_are_only_looked_at(table3, monkeypatch):
+    monkeypatch.setattr("bench.models.weights.hub_file", lambda tag, local_only: None)
+    looking = Sources(placeholders={})
+    plan = make_plan(table3(scale="paper", sources=looking))
+    assert {"teacher", "evaluate", "images", "quantize"} == {task.kind for task in plan.tasks}
+    assert any("real" in task.label for task in plan.tasks)
+    assert "--imagenet PATH" in looking.placeholders["data set imagenet"]
+    assert "--checkpoints DIR" in looking.placeholders["weights deit_tiny_patch16_224"]
+    assert len(looking.placeholders) == 3
+
+
+def test_who_only_looks_asks_no_hub(table3, monkeypatch):
+    def local(tag, local_only):
+        assert local_only
+
+    monkeypatch.setattr("bench.models.weights.hub_file", local)
+    table3(scale="paper", sources=Sources(placeholders={}))
+
+
+def test_a_folder_that_was_given_gets_no_placeholder(table3, tmp_path):
+    given = Sources(data={"imagenet": tmp_path}, placeholders={})
+    with pytest.raises(BenchError, match="holds no class folders"):
+        table3(scale="paper", sources=given)
+
+
 def setting(*path):
     """A change that sets the value at a path of the digits scale's settings."""
 
@@ -92,6 +129,10 @@ def setting(*path):
 
 def method(name, **values):
     return lambda grid: grid["methods"][name].update(values)
+
+
+def include(**entry):
+    return lambda grid: grid["scales"]["digits"].update(include=[entry])
 
 
 def axis(name, value):
@@ -125,6 +166,40 @@ def axis(name, value):
         (method("psaq_dense", random_patches="sparse77"), "only noise and real images take random patches"),
         (method("random_selection", score="best"), "unknown score 'best'; allowed: .*least_attention"),
         (method("real", colour="red"), "unknown key 'colour'"),
+        (setting("recipes", "psaq", "name", "mine"), r"settings\.recipes\.psaq\.name: .*remove name"),
+        (
+            setting("recipes", "psaq", "betas", 0.9),
+            r"line \d+, .*recipes\.psaq\.betas: .*allowed: two numbers",
+        ),
+        (setting("recipes", "psaq", "betas", None), r"psaq\.betas: .* betas is None; allowed: two numbers"),
+        (setting("recipes", "psaq", "joint_jitter", "yes"), r"psaq\.joint_jitter: .*allowed: True, False"),
+        (setting("recipes", "psaq", "warmup", True), r"psaq\.warmup: .* warmup is True"),
+        (setting("recipes", "psaq", "student", "digits_vit"), r"psaq\.student: .*allowed: a model, or None"),
+        (setting("recipes", "psaq", "learning_rate", True), r"psaq\.learning_rate: .*a number above 0"),
+        (setting("recipes", "psaq", "objective", 3), r"psaq\.objective: .*allowed: a list of"),
+        (setting("schedules", "sparse77", "drop", True), "sparse77.drop"),
+        (setting("schedules", "sparse77", "drop", "0.3"), "sparse77.drop"),
+        (setting("schedules", "sparse77", "at", [True, 2]), "sparse77.at"),
+        (setting("teacher_seed", -1), "settings.teacher_seed: .*greater than or equal to 0"),
+        (setting("teacher_seed", 10**12), "settings.teacher_seed: .*less than"),
+        (
+            setting("datasets", {"imagenet": {"crop_pct": True}, "digits": {"size": 3}}),
+            r"datasets\.digits: .*'size'",
+        ),
+        (axis("model", [1]), r"axes\.model\[0\]: 1 is no name; allowed: text"),
+        (axis("dataset", [True]), r"axes\.dataset\[0\]: True is no name"),
+        (axis("method", [0.5]), r"axes\.method\[0\]: 0.5 is no name"),
+        (axis("model", ["deit_tiny_patch16_224.fb_in1k_v2"]), "no weights 'fb_in1k_v2' .*; allowed: fb_in1k"),
+        (
+            axis("model", ["deit_tiny_patch16_224."]),
+            "no weights '' of deit_tiny_patch16_224; allowed: fb_in1k",
+        ),
+        (axis("model", ["digits_vit@1234567890"]), "up to 9 digits"),
+        (
+            include(method="gaussian_noise", seeds=3),
+            r"include\[0\]\.seeds: 'seeds' is no axis; allowed: model,",
+        ),
+        (include(seed=0, count=3), r"include\[0\]\.count: 'count' is no axis"),
         (axis("model", ["resnet18"]), "resnet18|ResNet"),
         (axis("model", ["digits_vitt"]), "unknown model 'digits_vitt'.*digits_vit"),
         (axis("model", ["deit_tiny_patch16_224"]), "1000 classes, digits has 10"),
