@@ -82,7 +82,7 @@ class Sweep:
 
     def run(self) -> int:
         options = self.options
-        self._say(_scale_line(self.grid, self.scale))
+        self._say(status.scale_line(self.grid, self.scale))
         sources = self._sources()
         include.load(sources.include)
         cells = self._build(sources)
@@ -225,15 +225,12 @@ class Sweep:
             line = f"note: a placeholder stands here, so tasks that need it show as to do: {missing}"
             print(one_line(line, 600), file=sys.stderr)
         kinds = self.suite.kinds or _own_kinds()
-        for kind in self.spec.resources:
+        named = [("resources", kind) for kind in self.spec.resources]
+        named += [("expect", machine, kind) for machine, seconds in self.spec.expect for kind in seconds]
+        for *place, kind in named:
             if kind not in kinds:  # a typing error would go without the resources meant for it
-                place = ("scales", self.scale, "resources", kind)
-                raise self.grid.error(place, f"unknown kind of task {kind!r}", kinds)
-        for machine, seconds in self.spec.expect:
-            for kind in seconds:
-                if kind not in kinds:
-                    place = ("scales", self.scale, "expect", machine, kind)
-                    raise self.grid.error(place, f"unknown kind of task {kind!r}", kinds)
+                location = ("scales", self.scale, *place, kind)
+                raise self.grid.error(location, f"unknown kind of task {kind!r}", kinds)
         return cells
 
     def _render(self, cells: Cells) -> Path:
@@ -315,13 +312,6 @@ def _results_error(results: Path, error: OSError) -> StoreError:
     return StoreError(
         f"the results folder {results} cannot be written: {reason}; give another with --results"
     )
-
-
-def _scale_line(grid: Grid, scale: str) -> str:
-    others = [f"--scale {other}" for other in grid.scales if other != scale]
-    noun = "other" if len(others) == 1 else "others"
-    rest = f"; for the {noun}: {', '.join(others)}" if others else " (its only one)"
-    return f"{grid.name} at the scale {scale!r}{rest}"
 
 
 if __name__ == "__main__":

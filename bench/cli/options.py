@@ -42,7 +42,7 @@ def sources_of(options: argparse.Namespace) -> Sources:
         data=data,
         checkpoints=options.checkpoints,
         download=not looking,
-        include=tuple(folder.resolve() for folder in options.include),
+        include=tuple(folder.resolve() for folder in getattr(options, "include", ())),
         placeholders={} if looking else None,
     )
 

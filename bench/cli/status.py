@@ -12,12 +12,21 @@ from bench.engine.plan import Plan
 from bench.engine.states import Estimates, State, counts, to_do
 from bench.engine.store import Store
 from bench.engine.task import Task
+from bench.grid import Grid
 from bench.text import duration, estimate, plural
 
 COLUMNS = (DONE, RUNNING, FAILED, BLOCKED, WAITING)
 TITLES = {WAITING: "to do"}
 SHOWN = 12  # tasks listed under one cause
 LISTED = 200  # tasks of which --status lists every one
+
+
+def scale_line(grid: Grid, scale: str) -> str:
+    """Which scale is run, and how to run the others."""
+    others = [f"--scale {other}" for other in grid.scales if other != scale]
+    noun = "other" if len(others) == 1 else "others"
+    rest = f"; for the {noun}: {', '.join(others)}" if others else " (its only one)"
+    return f"{grid.name} at the scale {scale!r}{rest}"
 
 
 def overview(plan: Plan, states: Mapping[str, State], estimates: Estimates, workers: int) -> str:

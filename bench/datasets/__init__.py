@@ -33,7 +33,8 @@ HELD_SPLITS = 3  # so many of them
 
 
 class Dataset(Protocol):
-    """What the tasks ask of a data set. `form`, where there is one, says in which copy its pictures are here."""
+    """What the tasks ask of a data set. `form`, where there is one, says in which copy its pictures are here; `shape`
+    (C, H, W), where there is one, that they are not resized to what a model takes."""
 
     classes: int
     splits: tuple[str, ...]  # those that are here

@@ -24,6 +24,7 @@ class Digits:
 
     classes = 10
     splits = ("train", "validation", "test")
+    shape = (1, 32, 32)  # C, H, W: they are not resized
     TEST, VALIDATION, SPLIT_SEED, ENLARGE = 540, 126, 0, 4
 
     def __init__(self, settings: Mapping[str, Any], sources: Sources) -> None:
@@ -37,10 +38,8 @@ class Digits:
     def split(self, name: str, data_config: Mapping[str, Any]) -> TorchDataset:
         pictures, labels = _digits_splits()[name]
         size = tuple(data_config["input_size"])
-        if size != tuple(pictures.shape[1:]):
-            raise BenchError(
-                f"data set digits has pictures of {tuple(pictures.shape[1:])}, the model takes {size}"
-            )
+        if size != self.shape:
+            raise BenchError(f"data set digits has pictures of {self.shape}, the model takes {size}")
         return TensorDataset(pictures, labels)
 
     def count(self, split: str) -> int:

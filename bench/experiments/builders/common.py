@@ -145,6 +145,7 @@ class TaskBuilder:
         """The model that is inverted. Ours is trained here; of timm's, the user's own for the data set comes first."""
         if (model, dataset) not in self._teachers:
             self._teachers[model, dataset] = self._teacher(model, dataset)
+            self._need_shape(model, dataset)
         return self._teachers[model, dataset]
 
     def _teacher(self, model: str, dataset: str) -> Task:
@@ -183,6 +184,13 @@ class TaskBuilder:
     def classes(self, dataset: str) -> int:
         """How many classes a data set has."""
         return self._open(dataset).classes
+
+    def _need_shape(self, model: str, dataset: str) -> None:
+        shape, adapted = getattr(self._open(dataset), "shape", None), self.outline(model)
+        takes = (adapted.channels, adapted.grid.height, adapted.grid.width)
+        if shape is not None and takes != shape:
+            message = f"{model} takes pictures of {takes} (C, H, W), those of {dataset} are {shape}"
+            raise self.grid.error((*self.here, "axes", "model"), message)
 
     def _need_pictures(self, dataset: str, count: int, *place: str) -> None:
         held = self._open(dataset).count("train")

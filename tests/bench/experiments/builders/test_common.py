@@ -200,6 +200,10 @@ def axis(name, value):
             r"include\[0\]\.seeds: 'seeds' is no axis; allowed: model,",
         ),
         (include(seed=0, count=3), r"include\[0\]\.count: 'count' is no axis"),
+        (
+            axis("model", ["cifar_vit_small"]),
+            r"takes pictures of \(3, 32, 32\) .*, those of digits are \(1, 32, 32\)",
+        ),
         (axis("model", ["resnet18"]), "resnet18|ResNet"),
         (axis("model", ["digits_vitt"]), "unknown model 'digits_vitt'.*digits_vit"),
         (axis("model", ["deit_tiny_patch16_224"]), "1000 classes, digits has 10"),
