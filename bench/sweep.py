@@ -79,6 +79,7 @@ class Sweep:
         self.scale = options.scale or default
         self.spec = self.grid.scale(self.scale)
         self.store = Store(options.store)
+        self.store.check()
 
     def run(self) -> int:
         options = self.options

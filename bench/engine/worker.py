@@ -75,7 +75,7 @@ def run_task(
             return Outcome(HELD, _holder_place(store, task))
         try:
             # Another process may have finished it, and given up its claim, between the look and the claim.
-            store.look_afresh()
+            store.look_afresh(task)
             settled = _settled(store, task) or _inputs_intact(store, task)
             if settled is not None:
                 return settled

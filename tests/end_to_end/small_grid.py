@@ -12,6 +12,7 @@ import torch
 import yaml_text
 from safetensors.torch import save_file
 
+from bench.engine.store import Store
 from bench.sweep import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -45,8 +46,11 @@ class SmallGrid:
         self.options = ("--scale", "paper", "--allow-cpu", *data, "--checkpoints", str(weights))
 
     def records(self, kind: str) -> list[dict[str, Any]]:
-        paths = (self.folder / "store" / "records").glob(f"{kind}-*.json")
+        paths = (self.folder / "store" / "records").rglob(f"{kind}-*.json")
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+    def artifacts(self, record: dict[str, Any]) -> Path:
+        return Store(self.folder / "store").artifacts_named(f"{record['kind']}-{record['key']}")
 
     def table(self, scale: str, name: str) -> str:
         return (self.results / scale / f"{name}.md").read_text(encoding="utf-8")

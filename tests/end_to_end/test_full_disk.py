@@ -109,10 +109,8 @@ def test_a_disk_that_fills_up_keeps_what_was_finished(sweep, tmp_path, monkeypat
     sweep("whole")
     disk.fail_at, disk.count = disk.count * 3 // 4, 0
     assert sweep("filling")[0] == 2
-    records = {path.name: path.read_bytes() for path in (tmp_path / "filling" / "records").glob("*.json")}
+    records = {path: path.read_bytes() for path in (tmp_path / "filling" / "records").rglob("*.json")}
     assert records
     disk.fail_at = None
     assert sweep("filling")[0] == 0
-    assert all(
-        (tmp_path / "filling" / "records" / name).read_bytes() == record for name, record in records.items()
-    )
+    assert all(path.read_bytes() == record for path, record in records.items())

@@ -217,7 +217,7 @@ def test_damage_anywhere_is_named_and_made_again(command, toy):
         assert (code, error) == (0, "")
         named = [line for line in out.splitlines() if line.startswith("damaged: ")]
         for path in hit:
-            if path.exists() or path.parent.name != "records":
+            if path.exists() or "records" not in path.parts:
                 assert any(path.name in line or path.parent.name in line for line in named)
         assert {name: without_times(record) for name, record in toy.done().items()} == records
         assert toy.table.read_bytes() == table
@@ -226,7 +226,7 @@ def test_damage_anywhere_is_named_and_made_again(command, toy):
 def spoil(path, chance: random.Random) -> None:
     data = bytearray(path.read_bytes())
     how = chance.choice(["flip", "cut", "empty", "remove"])
-    if how == "remove" and path.parent.name != "records":
+    if how == "remove" and "records" not in path.parts:
         path.unlink()
         return
     if how == "cut":

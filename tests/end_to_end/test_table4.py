@@ -87,7 +87,7 @@ def test_the_papers_scale_runs_whole_on_cifar_with_a_teacher_fine_tuned_here(pap
     assert "pool `affordable`: 2 rounds of 1 images and 1 step of 1" in text
     (teacher,) = paper.records("teacher")
     assert teacher["settings"]["model"]["classes"] == 10 and 0 <= teacher["metrics"]["validation_top1"] <= 100
-    folder = paper.folder / "store" / "artifacts" / f"teacher-{teacher['key']}"
+    folder = paper.artifacts(teacher)
     tuned, given = (
         load_file(folder / "model.safetensors"),
         load_file(paper.folder / "weights" / f"{TINY}.safetensors"),
@@ -112,7 +112,7 @@ def test_a_teacher_of_ones_own_is_taken_as_it_is(paper):
     assert paper("--only", "evaluate*") == 0
     (teacher,) = paper.records("teacher")
     assert "fine_tuning" not in teacher["settings"]
-    folder = paper.folder / "store" / "artifacts" / f"teacher-{teacher['key']}"
+    folder = paper.artifacts(teacher)
     made = load_file(folder / "model.safetensors")
     assert all(made[name].equal(value) for name, value in own.items())
 

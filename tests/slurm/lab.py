@@ -104,7 +104,7 @@ class Lab:
     def images(self) -> dict[str, dict[str, bytes]]:
         """The bits of every inverted set, by file."""
         found = {}
-        for path in sorted(self.store.glob("artifacts/images-*/*.safetensors")):
+        for path in sorted(self.store.glob("artifacts/*/images-*/*.safetensors")):
             tensors = safetensors.numpy.load_file(path)
             found[f"{path.parent.name}/{path.name}"] = {
                 name: value.tobytes() for name, value in tensors.items()

@@ -1,7 +1,8 @@
 """The store: records, artifacts, checkpoints, claims and logs of tasks, in one folder outside git.
 
-    records/<kind>-<key>.json     one per task that is done or has failed, sealed by a digest
-    artifacts/<kind>-<key>/       the files that a done task made, checksums in its record
+    store.json                    which layout the store has (bench/engine/store/layout.py)
+    records/<ke>/<kind>-<key>.json    one per task that is done or has failed, sealed by a digest
+    artifacts/<ke>/<kind>-<key>/  the files that a done task made, checksums in its record
     checkpoints/<kind>-<key>/     resumable state of unfinished tasks
     claims/                       who is running what (bench/engine/store/claims.py)
     logs/<kind>-<key>.log         what a task said
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engine import atomic
+from bench.engine.store import layout
 from bench.engine.store.attempts import Attempts
 from bench.engine.store.claims import Claim, Claims
 from bench.engine.task import Task, canonical_json
@@ -48,18 +50,25 @@ class Finding:
 
 
 class Store:
-    """One store folder. Reading never writes; `prepare` must be called before anything is run."""
+    """One store folder. Reading never writes; `check` must be called before it is read, `prepare` before anything is
+    run."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self.claims = Claims(self.root / "claims", self.root / "tmp")
 
+    def check(self) -> None:
+        """Refuse a store of another version. Raises StoreError, one line."""
+        layout.check(self.root)
+
     def prepare(self) -> None:
         """Make the folders and prove that they can be written. Raises StoreError, one line."""
         with self.errors():
+            layout.check(self.root)
             for folder in FOLDERS:
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             probe_writable(self.root / "tmp")
+            layout.mark(self.root)
             self.claims.bury()
         self._sweep_out()
 
@@ -82,40 +91,54 @@ class Store:
         A file whose size and time of change are as recorded is taken as intact unless `thorough`; otherwise its
         sha256 decides. The task's own claim does not matter here.
         """
-        path = self.record_path(task)
+        return self.find_named(task.name, thorough)
+
+    def find_named(self, name: str, thorough: bool = False) -> Finding:
+        """`find` by a task's name."""
+        path = self._record_path(name)
         try:
             record = _unseal(path.read_bytes())
         except FileNotFoundError:
             return Finding("missing")
         except OSError as error:
             return Finding("damaged", damage=f"record {path}: {one_line(str(error))}")
-        if record is None or (record["kind"], record["key"]) != (task.kind, task.key):
+        if record is None or f"{record['kind']}-{record['key']}" != name:
             return Finding("damaged", damage=f"record {path}: contents do not match its digest")
         if record["status"] != "done":
             return Finding("failed", record)
-        for name, expected in record["artifacts"].items():
-            file = self.artifacts(task) / name
+        for part, expected in record["artifacts"].items():
+            file = self.artifacts_named(name) / part
             if not _is_intact(file, expected, thorough):
                 return Finding(
                     "damaged", damage=f"artifact {file}: missing, or contents do not match its checksum"
                 )
         return Finding("done", record)
 
-    def look_afresh(self) -> None:
-        """Make a network file system ask its server what is new; otherwise it may recall absent files for a minute."""
-        for folder in ("records", "artifacts"):
-            os.listdir(self.root / folder)
+    def look_afresh(self, task: Task) -> None:
+        """Make a network file system ask its server what of a task is new; otherwise it may recall absent files for a
+        minute."""
+        for path in (self.record_path(task), self.artifacts(task)):
+            with suppress(FileNotFoundError):
+                os.listdir(path.parent)
+
+    def recorded(self) -> set[str]:
+        """Names of all tasks that have a record, as the file system's server knows them now."""
+        return {name.removesuffix(".json") for name in layout.names(self.root, "records")}
 
     def record(self, task: Task) -> Record | None:
         """The record of a task that is done or has failed; None when there is none or it is damaged."""
         return self.find(task).record
 
     def record_path(self, task: Task) -> Path:
-        return self.root / "records" / f"{task.name}.json"
+        return self._record_path(task.name)
 
     def artifacts(self, task: Task) -> Path:
         """The folder with a done task's files."""
-        return self.root / "artifacts" / task.name
+        return self.artifacts_named(task.name)
+
+    def artifacts_named(self, name: str) -> Path:
+        """`artifacts` by a task's name."""
+        return layout.place(self.root, "artifacts", name)
 
     def log_path(self, task: Task) -> Path:
         return self.root / "logs" / f"{task.name}.log"
@@ -126,9 +149,9 @@ class Store:
 
     def records(self, kind: str) -> Iterator[Record]:
         """Every intact record of a kind, whatever grid it came from."""
-        for path in sorted((self.root / "records").glob(f"{kind}-*.json")):
+        for name in sorted(name for name in self.recorded() if name.startswith(f"{kind}-")):
             try:
-                record = _unseal(path.read_bytes())
+                record = _unseal(self._record_path(name).read_bytes())
             except OSError:
                 continue
             if record is not None and record["kind"] == kind:
@@ -158,6 +181,7 @@ class Store:
         if final.exists():
             os.rename(final, self.root / "tmp" / f"{task.name}.replaced.{claim.holder.token}")
         if artifacts:
+            _make_folder(final.parent)
             os.rename(work, final)
             atomic.sync_folder(final.parent)
         self._write_record(task, {**record, "status": "done", "artifacts": artifacts})
@@ -183,7 +207,11 @@ class Store:
         shutil.rmtree(self.checkpoint(task).parent, ignore_errors=True)
 
     def _write_record(self, task: Task, record: Mapping[str, Any]) -> None:
+        _make_folder(self.record_path(task).parent)
         atomic.write_json(self.record_path(task), seal({**record, **identity(task)}), self.root / "tmp")
+
+    def _record_path(self, name: str) -> Path:
+        return layout.place(self.root, "records", f"{name}.json")
 
     def _sweep_out(self) -> None:
         """Remove from tmp/ what is old and of no living claim: a task may well run longer than that."""
@@ -221,6 +249,12 @@ def seal(record: Mapping[str, Any]) -> Record:
     """The record with a digest of everything else in it."""
     body = {key: value for key, value in record.items() if key != "digest"}
     return {**body, "digest": hashlib.sha256(canonical_json(body).encode()).hexdigest()}
+
+
+def _make_folder(shard: Path) -> None:
+    if not shard.is_dir():
+        shard.mkdir(exist_ok=True)
+        atomic.sync_folder(shard.parent)
 
 
 def probe_writable(folder: Path) -> None:

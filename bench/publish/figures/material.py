@@ -12,7 +12,7 @@ from typing import Any
 
 import smi
 from bench.engine import atomic
-from bench.engine.store import Record
+from bench.engine.store import Record, Store
 from bench.publish import manifest, scale_notes
 from bench.publish.manifest import Sheet
 from bench.tasks.images import FILE
@@ -70,7 +70,7 @@ class Material:
     def images(self, record: Record) -> smi.SyntheticImages:
         """The images that a finished task of kind "images" made. NotMade if the store does not hold them as made."""
         name = f"{record['kind']}-{record['key']}"
-        path = self.store / "artifacts" / name / FILE
+        path = Store(self.store).artifacts_named(name) / FILE
         if not path.is_file() or atomic.sha256_of(path) != record["artifacts"][FILE]["sha256"]:
             raise NotMade(
                 f"the store {self.store} does not hold the images of {record['label']} ({name}) as made"

@@ -6,7 +6,6 @@ process alone, so it may be killed at any moment, and any number of sweeps may s
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import Counter
@@ -161,7 +160,7 @@ class SlurmExecutor:
 
     def _read_records(self) -> None:
         """Settle what has a record, and what can never run because an input failed or was cancelled."""
-        recorded = self._recorded()
+        recorded = self._store.recorded()  # one look at the folders instead of one for each of many tasks
         for name, task in list(self._open().items()):
             finding = self._store.find(task) if name in recorded else None
             if finding is not None and finding.status in (DONE, FAILED):
@@ -173,11 +172,6 @@ class SlurmExecutor:
                     self._settle(task, BLOCKED, f"blocked by {needed.label or needed.name}")
                 elif fate == STOPPED and name not in self._place:
                     self._settle(task, STOPPED, f"{needed.label or needed.name} was cancelled")
-
-    def _recorded(self) -> set[str]:
-        """Names of the tasks that have a record: one look at the folder instead of one for each of many tasks."""
-        self._store.look_afresh()
-        return {entry.removesuffix(".json") for entry in os.listdir(self._store.root / "records")}
 
     def _follow(self, view: View) -> None:
         """Note and tell where each open task is; judge those whose job has ended without a record."""

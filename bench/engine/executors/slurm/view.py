@@ -90,13 +90,13 @@ def failed_for_time(store: Store, task: Task, resources: Mapping[str, Resources]
 
 def forget_settled(ledger: Ledger, view: View) -> None:
     """Forget submissions whose jobs have ended and whose tasks are settled, or that are old."""
+    recorded = ledger.store.recorded()
     for submission in view.submissions:
         if any(name in view.active for name in submission.tasks):
             continue
         if submission.job is None and time.time() - submission.submitted < LOST_SECONDS:
             continue  # perhaps just being submitted by another sweep
-        records = (ledger.store.root / "records" / f"{name}.json" for name in submission.tasks)
-        if time.time() - submission.submitted > KEPT_SECONDS or all(path.exists() for path in records):
+        if time.time() - submission.submitted > KEPT_SECONDS or recorded.issuperset(submission.tasks):
             ledger.remove(submission)
 
 

@@ -77,7 +77,7 @@ def test_a_cost_sweep_that_is_told_to_stop_fails_nothing(tmp_path, number, secon
         for process in (sweep.pid, *below):
             os.kill(process, number)
         assert sweep.wait(60) == 130
-    assert list((tmp_path / "store" / "records").glob("*.json")) == []
+    assert list((tmp_path / "store" / "records").rglob("*.json")) == []
     assert not any(lives(process) for process in below)
 
 
