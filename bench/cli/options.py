@@ -56,7 +56,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_places()
     parser.add_include()
     add("--device", help="torch device (default: the GPU if there is one, else cpu)")
-    add("--executor", choices=executors.NAMES, help="how to run tasks (default: chosen, and said)")
+    add(
+        "--executor",
+        type=_executor,
+        metavar="NAME",
+        help=f"how to run tasks: {', '.join(executors.NAMES)} or module:Class (default: chosen, and said)",
+    )
     add("--jobs", type=_positive, metavar="N", help="run N tasks at a time on this machine")
     add("--only", metavar="PATTERN", help="only tasks whose label, kind or key fits, and what they need")
     add("--retry-failed", action="store_true", help="try tasks again that failed in an earlier run")
@@ -68,6 +73,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     mode.add_argument("--detach", action="store_true", help="SLURM: submit and end")
     mode.add_argument("--cancel", action="store_true", help="cancel what runs of this grid")
     return parser.parse_args(arguments)
+
+
+def _executor(text: str) -> str:
+    if text not in executors.NAMES and ":" not in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is unknown; allowed: {', '.join(executors.NAMES)}, or module:Class"
+        )
+    return text
 
 
 def _positive(text: str) -> int:

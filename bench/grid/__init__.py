@@ -67,6 +67,7 @@ class Resources(Strict):
     )  # shell lines run before Python: modules, environment
     wckey: str | None = None
     array_parallelism: Annotated[int, Field(ge=1)] | None = None
+    tasks_per_job: Annotated[int, Field(ge=1, le=10_000)] = 1  # one process runs so many, one after the other
 
 
 class Expect(Strict):
@@ -242,10 +243,12 @@ def _check_scale(grid: Grid, name: str) -> None:
     """What the schema alone cannot say: values repeated, entries about axes or values that do not exist."""
     scale, here = grid.scales[name], ("scales", name)
     for axis, values in scale.axes.items():
+        seen: set[tuple[type, Any]] = set()
         for index, value in enumerate(values):
             place = (*here, "axes", axis, index)
-            if any(_same(value, earlier) for earlier in values[:index]):
+            if (type(value), value) in seen:
                 raise grid.error(place, f"{value!r} appears twice")
+            seen.add((type(value), value))
             _check_value(grid, place, axis, value)
     for index, entry in enumerate(scale.exclude):
         place = (*here, "exclude", index)

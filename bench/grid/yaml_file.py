@@ -27,7 +27,7 @@ from bench.errors import BenchError
 from bench.text import one_line
 
 MAX_BYTES = 1 << 20  # a grid is a page of text
-MAX_VALUES = 100_000  # after aliases are followed
+MAX_VALUES = 1_000_000  # after aliases are followed: a file of some lines must not become a memory full
 MAX_DEPTH = 100
 Location = tuple[str | int, ...]
 

@@ -37,6 +37,16 @@ def job_of(lab: Lab, task: str = "first 1") -> str:
     return next(entry["job"] for entry in lab.trace("start") if entry["task"] == task)
 
 
+def test_a_time_out_of_a_kind_without_state_is_its_failure(lab: Lab):
+    lab.write([1], [10], settings={"first": {"steps": 400, "seconds": 0.5}}, minutes=1)
+    answer = lab.sweep(seconds=240, COUNTING_STATELESS="first")
+    assert answer.returncode == 1, answer.stderr
+    (record,) = lab.records("first")
+    assert record["error"]["cause"] == "needs more minutes" and "it had 1 and" in record["error"]["message"]
+    assert [attempt["ended"] for attempt in record["earlier_attempts"]] == ["timed out"]
+    assert len(lab.trace("start")) == 1, "another job would end the same way"
+
+
 def test_a_time_out_saves_and_goes_on(lab: Lab):
     lab.write([1], [10], settings={"first": {"steps": 100, "seconds": 0.5}}, minutes=1)
     answer = lab.sweep(seconds=240)

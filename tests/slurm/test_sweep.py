@@ -49,6 +49,16 @@ def test_resources_are_asked_for_and_seen(lab: Lab):
     assert len({record["slurm_job_id"].split("_")[0] for record in lab.records("first")}) == 1
 
 
+def test_short_tasks_share_jobs_and_processes(lab: Lab):
+    lab.write([1, 2, 3, 4, 5], [10], tasks_per_job=3)
+    answer = lab.sweep()
+    assert answer.returncode == 0, answer.stderr
+    assert lab.table() == lab.serial()
+    jobs = Counter(record["slurm_job_id"] for record in lab.records("first"))
+    assert sorted(jobs.values()) == [2, 3]
+    assert len(list((lab.store / "logs").glob("first-*.log"))) == 5
+
+
 def at_once(lab: Lab) -> int:
     """The greatest number of first tasks that ran at one time."""
     entries = [entry for entry in lab.trace() if entry["task"].startswith("first")]

@@ -99,14 +99,18 @@ def test_which_kinds_are_resumable():
     assert {name for name, kind in KINDS.items() if kind.resumable} == {"teacher", "images", "transfer"}
 
 
-@pytest.mark.parametrize(("minutes", "ran", "given_up"), [(10, 600, True), (240, 600, False)])
-def test_the_job_of_a_kind_without_state_is_requeued_when_preempted_only(store, minutes, ran, given_up):
+@pytest.mark.parametrize(
+    ("minutes", "ran", "late", "given_up"),
+    [(10, 600, 0, True), (240, 600, 0, False), (10, 600, 300, False)],
+    ids=["timed out", "preempted", "begun after others of its job"],
+)
+def test_the_job_of_a_kind_without_state_is_requeued_when_preempted_only(store, minutes, ran, late, given_up):
     ledger = Ledger(store)
     ledger.prepare()
     ledger.write_tasks([TASK])
-    store.attempts(TASK).begin(time.time() - ran, resumable=False)
+    store.attempts(TASK).begin(time.time() - ran + late, resumable=False)
     call = job.SlurmTask(str(store.root))
-    call._name, call._began = TASK.name, time.monotonic() - ran
+    call._names, call._began = (TASK.name,), time.time() - ran
     call._submission = Submission(
         "smi-1", (TASK.name,), "cpu", pack_sources(Sources()), 1, 0, 50.0, {}, minutes=minutes
     )

@@ -65,7 +65,7 @@ def depth(task: Task, known: dict[str, int]) -> int:
 def cut(
     tasks: Sequence[Task], resources: Mapping[str, Resources], largest: int
 ) -> list[tuple[tuple[Task, ...], Resources]]:
-    """Tasks in groups of one stage and one class of resources, none larger than `largest`, early stages first."""
+    """Tasks in groups of one stage and one class of resources, none of more than `largest` jobs, early stages first."""
     depths: dict[str, int] = {}
     groups: dict[tuple[int, str], list[Task]] = defaultdict(list)
     classes: dict[tuple[int, str], Resources] = {}
@@ -74,11 +74,12 @@ def cut(
         group = (depth(task, depths), wanted.model_dump_json())
         groups[group].append(task)
         classes[group] = wanted
-    return [
-        (tuple(groups[group][at : at + largest]), classes[group])
-        for group in sorted(groups, key=lambda entry: entry[0])
-        for at in range(0, len(groups[group]), largest)
-    ]
+    cuts = []
+    for group in sorted(groups, key=lambda entry: entry[0]):
+        most = largest * classes[group].tasks_per_job
+        for at in range(0, len(groups[group]), most):
+            cuts.append((tuple(groups[group][at : at + most]), classes[group]))
+    return cuts
 
 
 def signal_delay(minutes: int) -> int:
@@ -139,6 +140,7 @@ def submit(array: Array, context: Context, ledger: Ledger) -> Submission:
         patience=max(5.0, delay - 10.0),
         code=provenance.code_state(),
         minutes=array.resources.minutes,
+        tasks_per_job=array.resources.tasks_per_job,
     )
     check_path(ledger.logs.resolve())
     ledger.write_tasks(array.tasks)
@@ -151,7 +153,7 @@ def submit(array: Array, context: Context, ledger: Ledger) -> Submission:
                 ledger.logs.resolve(), cluster="slurm", slurm_max_num_timeout=TIME_OUTS
             )
             executor.update_parameters(**parameters(array, submission.token))
-            jobs = executor.submit_array([call] * len(array.tasks))
+            jobs = executor.submit_array([call] * submission.size)
     except (FailedJobError, FailedSubmissionError, OSError) as error:
         ledger.remove(submission)
         raise _refusal(array, str(error)) from error

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ from bench.errors import StoreError
 
 TOKEN = "BENCH_SUBMISSION"  # environment variable: which submission a job belongs to
 TRIES = 3  # processes that may die while running the task, before that counts as its failure
+AT_ONCE = 60.0  # seconds after a job's start within which its first task has begun
 LOOK = 0.1  # seconds between two looks at the task's process
 SIGNAL_LAG = 3.0  # seconds within which USR2 reaches this process after it has reached the task's
 # Exit codes of the task's process. Anything else means that it died; so, in effect, does the last: it lost its GPU.
@@ -43,7 +45,7 @@ class Order:
     """What the task's process is told, through its standard input."""
 
     store: str
-    task: str
+    tasks: tuple[str, ...]  # one after the other
     sources: Sources
     device: str
     notes: Mapping[str, Any]
@@ -63,32 +65,36 @@ class SlurmTask:
         self.store, self.kinds = store, kinds
         self._child: _Child | None = None
         self._submission: Submission | None = None
-        self._name = ""
+        self._names: tuple[str, ...] = ()
         self._patience = 5.0
         self._began = 0.0
 
     def __call__(self) -> str:
-        # The environment, not the pickle, says which task this is: where job numbers have begun anew, submitit may
+        # The environment, not the pickle, says which tasks these are: where job numbers have begun anew, submitit may
         # load what an older job of the same number left behind.
         submission = Ledger(Store(self.store)).read(os.environ[TOKEN])
-        self._began, self._submission, self._patience = time.monotonic(), submission, submission.patience
-        self._name = name = submission.tasks[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
-        order = self._order(submission, name)
-        for _ in range(TRIES):
-            self._child = _Child(order, submission.cpus)
+        self._began, self._submission, self._patience = time.time(), submission, submission.patience
+        self._names = names = submission.tasks_of(int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")))
+        deaths: Counter[str] = Counter()
+        while True:
+            self._child = _Child(self._order(submission, names), submission.cpus)
             code = self._child.wait()
             if code == SETTLED_EXIT:
-                return name
+                return names[-1]
             if code == STORE_EXIT:
                 raise StoreError(f"the store {self.store} cannot be written; see the lines above")
             if code == STOPPED_EXIT:
-                return self._after_stop(name)
+                return self._after_stop(names[-1])
+            name = self._last_begun()
             how = "of a GPU error, see the log" if code == BROKEN_EXIT else signals.how_it_died(code)
-            death = f"{TRIES} processes that ran it in SLURM died, the last one {how}"
-            print(f"the task's process died {how}", file=sys.stderr, flush=True)
-        self._child = _Child(self._order(submission, name, death), submission.cpus)
-        self._child.wait()
-        return name
+            print(f"the process that ran {name} died {how}", file=sys.stderr, flush=True)
+            deaths[name] += 1
+            if deaths[name] > TRIES:
+                return name  # not for the task's sake; the sweep sees what is left
+            if deaths[name] == TRIES:  # it is recorded as failed, and the next process leaves it alone
+                death = f"{TRIES} processes that ran it in SLURM died, the last one {how}"
+                self._child = _Child(self._order(submission, (name,), death), submission.cpus)
+                self._child.wait()
 
     def checkpoint(self) -> Any:
         """submitit's hook, called in its handler of SIGUSR2: the state is saved when this returns.
@@ -108,19 +114,28 @@ class SlurmTask:
         submission = self._submission
         assert submission is not None, "set before there is a child"
         limit = 60 * submission.minutes - (submission.patience + EARLY)
-        if not submission.minutes or time.monotonic() - self._began < limit:
+        if not submission.minutes or time.time() - self._began < limit:
             return False  # preempted
         store = Store(self.store)
-        task = Ledger(store).read_task(self._name)
+        task = Ledger(store).read_task(self._last_begun())
         attempts = store.attempts(task)
+        if attempts.all and attempts.all[-1]["started"] > self._began + AT_ONCE:
+            return False  # others of the job had its time: next time it begins at once
         attempts.timed_out()
         if not attempts.hopeless():
             return False
         self._child = _Child(
-            self._order(submission, self._name, too_short(task.kind, submission.minutes), MINUTES), 1
+            self._order(submission, (task.name,), too_short(task.kind, submission.minutes), MINUTES), 1
         )
         self._child.wait()
         return True
+
+    def _last_begun(self) -> str:
+        """The task that a process which has ended was at: attempts are kept of none that is done or has failed."""
+        store, ledger = Store(self.store), Ledger(Store(self.store))
+        found = {name: store.attempts(ledger.read_task(name)).all for name in self._names}
+        begun = {name: attempts[-1]["started"] for name, attempts in found.items() if attempts}
+        return max(begun, key=lambda name: begun[name], default=self._names[0])
 
     def _after_stop(self, name: str) -> str:
         """The task has saved its state because a signal told it to; find out what SLURM wants.
@@ -137,10 +152,12 @@ class SlurmTask:
             time.sleep(self._patience)
         return name
 
-    def _order(self, submission: Submission, name: str, death: str = "", cause: str = DIED) -> Order:
+    def _order(
+        self, submission: Submission, names: tuple[str, ...], death: str = "", cause: str = DIED
+    ) -> Order:
         return Order(
             store=self.store,
-            task=name,
+            tasks=names,
             sources=submission.unpacked_sources(),
             device="cuda" if submission.gpus and submission.device != "cpu" else "cpu",
             notes=notes(submission),

@@ -35,7 +35,7 @@ class Submission:
     """One job or array. Everything a job needs to know besides its task."""
 
     token: str
-    tasks: tuple[str, ...]  # names, in the order of the array's indices
+    tasks: tuple[str, ...]  # names; job 0 of the array has the first `tasks_per_job` of them, and so on
     device: str | None
     sources: Mapping[str, Any]
     cpus: int
@@ -43,6 +43,7 @@ class Submission:
     patience: float  # seconds that a job may take to save its state when told to stop
     code: Mapping[str, Any]  # commit and dirty hash at submission
     minutes: int = 0  # time limit of the job
+    tasks_per_job: int = 1
     submitted: float = field(default_factory=time.time)
     job: str | None = None
 
@@ -50,7 +51,16 @@ class Submission:
         """The id, as SLURM's tools print it, of the job that holds a task."""
         if self.job is None:
             return None
-        return f"{self.job}_{index}" if len(self.tasks) > 1 else self.job
+        return f"{self.job}_{index // self.tasks_per_job}" if self.size > 1 else self.job
+
+    @property
+    def size(self) -> int:
+        """Jobs in the array."""
+        return -(-len(self.tasks) // self.tasks_per_job)
+
+    def tasks_of(self, index: int) -> tuple[str, ...]:
+        """What a job of the array runs, in order."""
+        return self.tasks[index * self.tasks_per_job : (index + 1) * self.tasks_per_job]
 
     def jobs(self) -> dict[str, str]:
         """Task name -> job id."""

@@ -1,4 +1,4 @@
-"""The process that runs one task inside a SLURM job: takes its order from standard input, answers by its exit code."""
+"""The process that runs tasks inside a SLURM job, as ordered through standard input; answers by its exit code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.errors import BenchError
 
 
 def main() -> int:
-    """Run the task that was ordered; told to stop, it saves its state at the end of the iteration that runs."""
+    """Run the tasks that were ordered; told to stop, the one that runs saves its state at the end of its iteration."""
     told: list[int] = []
     for number in STOP:
         signal.signal(number, lambda received, frame: told.append(received))
@@ -25,25 +25,30 @@ def main() -> int:
     order: Order = pickle.load(sys.stdin.buffer)  # from the process that started this one
     store = Store(order.store)
     try:
-        task = Ledger(store).read_task(order.task)
-        if order.death:
-            record_death(store, task, order.death, order.device, order.cause)
-            return SETTLED_EXIT
-        outcome = run_task(
-            store,
-            task,
-            sources=order.sources,
-            device=order.device,
-            kinds=order.kinds,
-            # A parent that was killed has no other voice.
-            should_stop=lambda: bool(told) or os.getppid() != order.parent,
-            notes=order.notes,
-        )
+        for name in order.tasks:
+            task = Ledger(store).read_task(name)
+            if order.death:
+                record_death(store, task, order.death, order.device, order.cause)
+                continue
+            if told:
+                return STOPPED_EXIT
+            outcome = run_task(
+                store,
+                task,
+                sources=order.sources,
+                device=order.device,
+                kinds=order.kinds,
+                # A parent that was killed has no other voice.
+                should_stop=lambda: bool(told) or os.getppid() != order.parent,
+                notes=order.notes,
+            )
+            print(f"{name}: {outcome.status} {outcome.detail}".rstrip(), flush=True)
+            if outcome.status in (STOPPED, BROKEN):
+                return STOPPED_EXIT if outcome.status == STOPPED else BROKEN_EXIT
     except BenchError as error:
         print(error, file=sys.stderr, flush=True)
         return STORE_EXIT
-    print(f"{order.task}: {outcome.status} {outcome.detail}".rstrip(), flush=True)
-    return {STOPPED: STOPPED_EXIT, BROKEN: BROKEN_EXIT}.get(outcome.status, SETTLED_EXIT)
+    return SETTLED_EXIT
 
 
 if __name__ == "__main__":

@@ -80,11 +80,13 @@ def _end_state(job: str, view: View, accounted: str) -> str:
 
 def failed_for_time(store: Store, task: Task, resources: Mapping[str, Resources]) -> bool:
     """Whether a job that came to its limit without stopping in time is its task's failure; then it is recorded."""
+    wanted = resources.get(task.kind, Resources())
+    if wanted.tasks_per_job > 1:
+        return False  # others of the job may have had its time
     attempts = store.attempts(task)
     attempts.timed_out()
     if attempts.hopeless():
-        minutes = resources.get(task.kind, Resources()).minutes
-        record_death(store, task, too_short(task.kind, minutes), cause=MINUTES)
+        record_death(store, task, too_short(task.kind, wanted.minutes), cause=MINUTES)
     return attempts.hopeless()
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+import types
 
 import pytest
 import toy_suite
@@ -138,3 +140,34 @@ def test_an_input_found_damaged_on_the_way_is_made_again(context):
     see_through(SerialExecutor(context()), [leaf])
     assert file.read_bytes() == good
     assert store.find(leaf, thorough=True).status == "done"
+
+
+class Outside(SerialExecutor):
+    """Somebody else's."""
+
+
+def test_an_executor_from_outside_the_tree(monkeypatch, context):
+    monkeypatch.setitem(sys.modules, "someone", types.SimpleNamespace(Outside=Outside, number=3))
+    name, why = executors.choose("someone:Outside", "digits", None, None)
+    executor = executors.make(name, context())
+    assert isinstance(executor, Outside) and "--executor" in why
+    task = Task("leaf", {"name": "x"})
+    see_through(executor, [task])
+    assert context().store.find(task).status == "done"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("absent:Executor", "cannot be imported"),
+        ("someone:Absent", "cannot be imported"),
+        ("someone:number", "lacks cancel, close, detaches, poll, stop, submit"),
+        (":x", "module:Class"),
+        ("someone:", "module:Class"),
+    ],
+)
+def test_an_executor_that_is_none_is_refused_in_one_line(monkeypatch, name, said):
+    monkeypatch.setitem(sys.modules, "someone", types.SimpleNamespace(number=3))
+    with pytest.raises(BenchError, match=said) as caught:
+        executors.choose(name, "digits", None, None)
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Layouts of stores: an earlier one is migrated whole or goes on being migrated, others are refused, nothing is lost."""
+"""Layouts of stores: an earlier one is migrated whole, others are refused, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
+import toy_suite
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -257,3 +259,51 @@ def test_the_queue_is_asked_for_once_however_many_jobs_there_are(tmp_path, monke
     found = client.queue([str(number) for number in range(5000)], mine=True)
     assert found == {"7": Entry("RUNNING", "", "smi-1")}
     assert (tmp_path / "calls").read_text() == "x\n"
+
+
+def test_short_tasks_share_jobs_and_each_has_its_place(ledger, sbatch):
+    wanted = Resources(tasks_per_job=2)
+    context = Context(ledger.store, Sources(), "cpu")
+    submission = arrays.submit(arrays.Array(tuple(IMAGES), wanted, ()), context, ledger)
+    assert "#SBATCH --array=0-2%3\n" in sbatch()[0]
+    assert [submission.jobs()[task.name] for task in IMAGES] == ["70_0", "70_0", "70_1", "70_1", "70_2"]
+    assert [submission.tasks_of(index) for index in range(3)] == [
+        tuple(task.name for task in group) for group in (IMAGES[:2], IMAGES[2:4], IMAGES[4:])
+    ]
+    assert ledger.all() == [submission]
+
+
+def test_tasks_that_share_jobs_are_cut_by_jobs():
+    groups = arrays.cut(IMAGES, {"images": Resources(tasks_per_job=2)}, 2)
+    assert [len(group) for group, _ in groups] == [4, 1]
+
+
+def run_job(ledger, monkeypatch, tasks, kinds):
+    """What a SLURM job does, without a SLURM."""
+    ledger.write_tasks(tasks)
+    names = tuple(task.name for task in tasks)
+    ledger.write(
+        Submission("smi-1", names, "cpu", pack_sources(Sources()), 1, 0, 5.0, {}, tasks_per_job=len(tasks))
+    )
+    monkeypatch.setenv(job.TOKEN, "smi-1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ.get("PYTHONPATH", ""), *sys.path]))
+    return job.SlurmTask(str(ledger.store.root), kinds)()
+
+
+def test_one_process_runs_the_tasks_of_a_job_each_with_its_record_and_log(ledger, monkeypatch):
+    tasks = [Task("where", {"number": number}) for number in range(3)]
+    run_job(ledger, monkeypatch, tasks, {"where": toy_suite.ToyKind(1, toy_suite.where)})
+    records = [ledger.store.record(task) for task in tasks]
+    assert len({record["metrics"]["process"] for record in records}) == 1
+    assert all(ledger.store.log_path(task).is_file() for task in tasks)
+    assert not ledger.store.claims.held()
+
+
+def test_a_task_whose_processes_die_does_not_take_its_neighbours_along(ledger, monkeypatch):
+    tasks = [Task("root", {"name": name}) for name in ("before", "deadly", "after")]
+    monkeypatch.setenv("TOY_NAME", "deadly")
+    monkeypatch.setenv("TOY_BEHAVIOUR", "die")
+    run_job(ledger, monkeypatch, tasks, toy_suite.KINDS)
+    assert [ledger.store.find(task).status for task in tasks] == ["done", "failed", "done"]
+    record = ledger.store.record(tasks[1])
+    assert record["error"]["cause"] == "worker died" and len(record["earlier_attempts"]) == 3
