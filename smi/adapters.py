@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from smi.cnn import ConvModel, handles
 from smi.geometry import PatchGrid
-from smi.vit import TokenModel
+from smi.vit import TokenModel, adapt
 
 
 class Adapted(Protocol):
@@ -54,11 +54,20 @@ class Adapted(Protocol):
         """Attention [B, K] of the last block from CLS to each patch; UnsupportedModel where there is none."""
         ...
 
+    @property
+    def reads_class_token(self) -> bool:
+        """Whether the classifier reads the class token, by whose attention patches are ranked."""
+        ...
+
     def need_class_token(self) -> None:
         """Raise UnsupportedModel where the model has no class token, whose attention could rank patches."""
         ...
 
+    def need_kept_patches(self) -> None:
+        """Raise UnsupportedModel where what the model answers for kept patches alone is not known."""
+        ...
 
-def adapt(model: nn.Module) -> TokenModel | ConvModel:
+
+def adapter_of(model: nn.Module) -> TokenModel | ConvModel:
     """The adapter that fits: of a CNN with BatchNorm, or of a timm VisionTransformer; raises UnsupportedModel."""
-    return ConvModel(model) if handles(model) else TokenModel(model)
+    return ConvModel(model) if handles(model) else adapt(model)

@@ -7,8 +7,7 @@ Shapes: B images, C channels, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from smi.errors import UnsupportedModel
 from smi.geometry import PatchGrid
-from smi.vit import frozen
+from smi.vit import frozen, watched
 
 
 def handles(model: nn.Module) -> bool:
@@ -69,14 +68,27 @@ class ConvModel:
         return logits
 
     def cls_attention(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Raises UnsupportedModel, as `need_class_token` does."""
+        raise self._no_class_token()
+
+    @property
+    def reads_class_token(self) -> bool:
+        return False
+
+    def need_class_token(self) -> None:
         """Raises UnsupportedModel: a CNN has no class token."""
-        raise UnsupportedModel(
+        raise self._no_class_token()
+
+    def _no_class_token(self) -> UnsupportedModel:
+        return UnsupportedModel(
             f"{type(self.model).__name__} has no class token, whose attention could rank patches"
         )
 
-    def need_class_token(self) -> None:
-        """Raises UnsupportedModel, as `cls_attention` does."""
-        self.cls_attention(torch.empty(0))
+    def need_kept_patches(self) -> None:
+        """Raises UnsupportedModel: a CNN has no patches."""
+        raise UnsupportedModel(
+            f"stopping needs the patches of a timm VisionTransformer; {type(self.model).__name__} has none"
+        )
 
     def hooked(self, needs: frozenset[str]) -> AbstractContextManager[list[Any]]:
         """While open, hooks append to the list what `fields` makes those fields from."""
@@ -86,27 +98,19 @@ class ConvModel:
         """The fields of `smi.objectives.Step` from the logits of a pass and what hooks captured during it."""
         return {"logits": logits, "batchnorm": captured} if "batchnorm" in needs else {"logits": logits}
 
-    @contextmanager
-    def batch_statistics(self) -> Iterator[list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
+    def batch_statistics(self) -> AbstractContextManager[list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
         """While open, forward passes append (mean, biased variance, running mean, running variance) per BatchNorm.
 
         The order is that of the forward pass, so the first is the one nearest to the image; float32, differentiable.
         """
-        statistics: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        return watched(_batchnorms(self.model), _statistics)
 
-        def append(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            features = inputs[0].float()
-            others = [dimension for dimension in range(features.ndim) if dimension != 1]
-            variance, mean = torch.var_mean(features, others, correction=0)
-            running: Any = layer
-            statistics.append((mean, variance, running.running_mean, running.running_var))
 
-        hooks = [layer.register_forward_pre_hook(append) for layer in _batchnorms(self.model)]
-        try:
-            yield statistics
-        finally:
-            for hook in hooks:
-                hook.remove()
+def _statistics(layer: Any, features: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    features = features.float()
+    others = [dimension for dimension in range(features.ndim) if dimension != 1]
+    variance, mean = torch.var_mean(features, others, correction=0)
+    return mean, variance, layer.running_mean, layer.running_var
 
 
 def _batchnorms(model: nn.Module) -> list[nn.Module]:

@@ -21,8 +21,11 @@ def synchronise(device: str | torch.device) -> None:
 
 @contextmanager
 def outside_autocast() -> Iterator[None]:
-    """While open, no autocast of the caller's reaches what runs; a decorator too. `precision` alone says what does."""
+    """While open, no autocast and no inference mode of the caller's reaches what runs; a decorator too. `precision`
+    alone says what does, and tensors that need gradients come of it."""
     with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

@@ -111,7 +111,8 @@ class Run:
         self._check_finite(value, gradients)
         for parameter, gradient in zip(self.trained.values(), gradients, strict=True):
             parameter.grad = gradient
-        self.optimizer.step()
+        with torch.device("cpu"):  # where torch counts steps, whatever its default device
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return value
 

@@ -17,9 +17,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from smi.adapters import Adapted, adapt
+from smi.adapters import Adapted, adapter_of
 from smi.checks import is_whole
 from smi.errors import InvalidSetting
+from smi.shortcuts import refuse_copy
 from smi.weights import halved, prepacked, shared
 
 Precision = Literal["fp32", "bf16"]
@@ -87,10 +88,12 @@ class Execution:
         if self.precision == "bf16":
             model = halved(adapted.model)
         else:
+            if self.compile:
+                refuse_copy(adapted.model, "compile=True")
             model = shared(adapted.model) if self.compile else prepacked(adapted.model)
         if model is adapted.model:
             return adapted
-        return Compiled(adapt(model), needs) if self.compile else adapt(model)
+        return Compiled(adapter_of(model), needs) if self.compile else adapter_of(model)
 
 
 def eager(

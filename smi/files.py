@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -40,7 +41,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], description: M
 def load_tensors(path: str | Path, error: type[SmiError]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what save_tensors wrote; raises `error` with one line where the file is missing or damaged."""
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with torch.device("cpu"), safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             description = json.loads((file.metadata() or {})["description"])
     except FileNotFoundError:

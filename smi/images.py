@@ -78,7 +78,7 @@ class SyntheticImages:
     def mask(self) -> Tensor:
         """bool [B, P], true where a patch is kept (everywhere when dense)."""
         if self.kept is None:
-            return torch.ones(len(self), self.grid.patches, dtype=torch.bool)
+            return torch.ones(len(self), self.grid.patches, dtype=torch.bool, device=self.pixels.device)
         return kept_mask(self.kept, self.grid.patches)
 
     def masked(self) -> Tensor:

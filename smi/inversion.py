@@ -5,8 +5,8 @@ Shapes: B images, C channels, H x W pixels, P patches, K kept. The loop over one
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from smi import published
-from smi.adapters import Adapted, adapt
+from smi.adapters import Adapted, adapter_of
 from smi.checkpoint import Checkpoint, Saver, fingerprint
 from smi.checks import is_whole, plain, whole_seed
 from smi.device import outside_autocast, resolved
-from smi.errors import InvalidSetting, UnsupportedModel
+from smi.errors import InvalidSetting
 from smi.execution import Execution
 from smi.foreign.convert import model_given
 from smi.images import SyntheticImages
@@ -30,9 +30,11 @@ from smi.loop import Loop
 from smi.objectives import BATCH_MEANS, PIXEL_TERMS
 from smi.recipes import Recipe
 from smi.recipes import recipe as find_recipe
+from smi.shortcuts import refuse_other_dtypes
 from smi.state import Finished, InversionConfig, State
 from smi.stopping import Stopping, cls_attention, find_score, least_attention
 from smi.vit import frozen, normalisation
+from smi.weights import copied, outside_inference_mode
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -77,16 +79,16 @@ def invert(
     Returns SyntheticImages: pixels [count, C, H, W], kept [count, K] or None.
     Raises InvalidSetting, UnsupportedModel, CheckpointError, NonFiniteLoss; Interrupted when told to stop.
     """
-    model = model_given(model)
+    model = outside_inference_mode(model_given(model))
     _check_head(model)
-    adapted: Adapted = adapt(model)
+    adapted: Adapted = adapter_of(model)
     execution = Execution() if execution is None else execution
     if not isinstance(execution, Execution):
         raise InvalidSetting(f"execution is {execution!r}; allowed: None, or a smi.Execution")
     chosen = find_recipe(recipe) if iterations is None else find_recipe(recipe, iterations=iterations)
     config = InversionConfig(chosen, stopping, tuple(sorted({*map(plain, snapshots)})))
     count, batch_size = plain(count), plain(batch_size)
-    _check_model(adapted)
+    refuse_other_dtypes(model)
     _check_sizes(count, batch_size)
     _check_config(config, adapted, execution)
     seed = whole_seed(seed)
@@ -112,9 +114,9 @@ def invert(
     saver = Saver(checkpoint, identity)
     there, student = _on_device(model, device), None
     if there is not model:
-        adapted = adapt(there)
+        adapted = adapter_of(there)
     if chosen.student is not None:
-        student = _on_device(chosen.student, device)
+        student = _on_device(outside_inference_mode(chosen.student), device)
         config = replace(config, recipe=find_recipe(chosen, student=student))
     loop = published.loop_of(adapted, config, execution.passes(adapted, chosen.objective.needs))
     sizes = [min(batch_size or count, count - start) for start in range(0, count, batch_size or count)]
@@ -144,7 +146,9 @@ def _settings(config: InversionConfig, execution: Execution) -> dict[str, Any]:
 
 def _on_device(model: nn.Module, device: torch.device) -> nn.Module:
     """The model itself where it is there already, else a copy."""
-    return model if next(model.parameters()).device == device else copy.deepcopy(model).to(device)
+    if next(model.parameters()).device == device:
+        return model
+    return copied(model, f"device={str(device)!r}").to(device)
 
 
 def _check_sizes(count: Any, batch_size: Any) -> None:
@@ -165,11 +169,15 @@ def _check_config(config: InversionConfig, adapted: Adapted, execution: Executio
             f"snapshots are {list(config.snapshots)}; allowed: iterations 0 to {recipe.iterations}"
         )
     if stopping is not None:
-        if not adapted.num_patches:
-            kind = type(adapted.model).__name__
-            raise UnsupportedModel(f"stopping needs the patches of a timm VisionTransformer; {kind} has none")
+        adapted.need_kept_patches()
         if find_score(stopping.score) in (cls_attention, least_attention):
             adapted.need_class_token()
+            if not adapted.reads_class_token:
+                warnings.warn(
+                    f"{type(adapted.model).__name__} pools by {adapted.model.global_pool!r}: its head never reads the "
+                    "class token, whose attention ranks the patches; score='random' is the control",
+                    stacklevel=4,
+                )
         stopping.check(recipe.iterations)
         stopping.kept_counts(adapted.num_patches)
     asked = "student_logits" in recipe.objective.needs
@@ -186,15 +194,6 @@ def _check_head(model: nn.Module) -> None:
         raise UnsupportedModel(
             f"{type(model).__name__} has no linear classifier head (num_classes=0), and inversion aims at classes: "
             "train one (model.reset_classifier(n)), or quantize it with pictures of your own as smi.SyntheticImages"
-        )
-
-
-def _check_model(adapted: Adapted) -> None:
-    kind = next(adapted.model.parameters()).dtype
-    if kind != torch.float32:
-        name = str(kind).removeprefix("torch.")
-        raise UnsupportedModel(
-            f"the model's weights are {name}; allowed: float32 (precision='bf16' is autocast: give model.float())"
         )
 
 
@@ -215,13 +214,13 @@ def _check_name(stopping: Stopping | None) -> None:
 def _check_targets(targets: Any, count: int, classes: int) -> Tensor | None:
     if targets is None:
         return None
-    targets = torch.as_tensor(targets)
+    targets = torch.as_tensor(targets, device="cpu")
     if targets.shape != (count,) or targets.is_floating_point() or targets.dtype == torch.bool:
         raise InvalidSetting(f"targets have shape {list(targets.shape)}; allowed: {count} whole numbers")
     if targets.min() < 0 or targets.max() >= classes:
         low, high = int(targets.min()), int(targets.max())
         raise InvalidSetting(f"targets lie in {low}..{high}; allowed: 0..{classes - 1}")
-    return targets.to(torch.int64)
+    return targets.to(torch.int64).clone()  # no tensor of the caller's inference mode
 
 
 def derived_seed(seed: int, *purpose: int | str) -> int:
@@ -273,7 +272,12 @@ def _run_batches(
 def _merge_figures(batches: Sequence[Finished]) -> dict[str, Any]:
     """Seconds, stages and the loss curve of all batches; the curve is their mean, at up to 200 points."""
     losses = torch.stack([batch.losses for batch in batches]).mean(0)
-    points = torch.linspace(0, len(losses) - 1, min(200, len(losses))).round().long().unique()
+    points = (
+        torch.linspace(0, len(losses) - 1, min(200, len(losses)), dtype=torch.float32, device="cpu")
+        .round()
+        .long()
+        .unique()
+    )
     stages: list[dict[str, Any]] = [dict(stage) for stage in batches[0].stages]
     for batch in batches[1:]:
         for stage, more in zip(stages, batch.stages, strict=True):

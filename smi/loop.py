@@ -132,7 +132,7 @@ class Loop:
         )
         view = jitter.apply(image) if reads_view else None
         if of_pixels is None:
-            loss, gradient = torch.zeros((), device=image.device), torch.zeros_like(state.image)
+            loss, gradient = image.new_zeros(()), torch.zeros_like(state.image)
         else:
             loss = of_pixels(Step(image=image, view=view, chance=state.chance))
             (gradient,) = torch.autograd.grad(loss, image)
@@ -186,7 +186,9 @@ class Loop:
         """Rank the patches still in, and go on with `count` of each image."""
         kept, importance = state.kept_or_all(self.model.num_patches), self.importance(state)
         remaining, positions = most_important(kept, importance, count)
-        ranked = torch.full((len(kept), self.model.num_patches), float("nan"))
+        ranked = torch.full(
+            (len(kept), self.model.num_patches), float("nan"), dtype=torch.float32, device="cpu"
+        )
         state.traces.importance.append(ranked.scatter_(1, kept.cpu(), importance.float().cpu()))
         self.narrow(state, remaining, positions)
 

@@ -56,11 +56,11 @@ class _Set:
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Pixels [n, C, H, W] and kept [n, K] or None of some images."""
         if isinstance(self.source, SyntheticImages):
-            at = torch.as_tensor(indices)
+            at = torch.as_tensor(indices, device="cpu")
             kept = self.source.kept
             return self.source.pixels[at], None if kept is None else kept[at]
         try:
-            with safe_open(str(self.source), framework="pt") as file:
+            with torch.device("cpu"), safe_open(str(self.source), framework="pt") as file:
                 pixels, kept = file.get_slice("pixels"), None
                 rows = torch.cat([pixels[i : i + 1] for i in indices])
                 if self.kept is not None:
@@ -136,11 +136,11 @@ class Pool:
         `flip`; its kept set moves along.
         """
         there = self.size(round_)
-        chosen = torch.randperm(there, generator=generator)[:count]
+        chosen = torch.randperm(there, generator=generator, device="cpu")[:count]
         moves = _draw_moves(len(chosen), flip, jitter, self.grid, generator)
         pixels, kept = self.take(chosen.tolist())
         if self.patches is not None:
-            order = torch.rand(len(chosen), self.grid.patches, generator=generator).argsort(dim=1)
+            order = _uniform(len(chosen), self.grid.patches, generator=generator).argsort(dim=1)
             kept = order[:, : self.patches].sort(dim=1).values
         pixels = torch.cat([move.apply(image[None]) for move, image in zip(moves, pixels, strict=True)])
         if kept is not None:
@@ -159,7 +159,7 @@ class Pool:
         for owner, rows in wanted.items():
             parts.append(self.sets[owner].rows([row for _, row in rows]))
             order += [place for place, _ in rows]
-        back = torch.tensor(order).argsort()
+        back = torch.tensor(order, device="cpu").argsort()
         pixels = torch.cat([pixels for pixels, _ in parts])[back]
         kept = [kept for _, kept in parts if kept is not None]  # all sets of a pool have them, or none
         return pixels, torch.cat(kept)[back] if kept else None
@@ -170,13 +170,20 @@ class Pool:
         return {"pool": contents, "rounds": self.rounds, "patches": self.patches}
 
 
+def _uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    """Numbers from [0, 1), whatever torch's default dtype and device."""
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
 def _draw_moves(
     count: int, flip: float, jitter: float, grid: PatchGrid, generator: torch.Generator
 ) -> list[Jitter]:
     """One roll and one toss of a coin for each image."""
-    coins = (torch.rand(count, generator=generator) < flip).tolist()
+    coins = (_uniform(count, generator=generator) < flip).tolist()
     limits = [int(side * jitter + 1e-9) for side in (grid.height, grid.width)]
-    rows, columns = (torch.randint(-m, m + 1, (count,), generator=generator).tolist() for m in limits)
+    rows, columns = (
+        torch.randint(-m, m + 1, (count,), generator=generator, device="cpu").tolist() for m in limits
+    )
     return [Jitter(*move) for move in zip(rows, columns, coins, strict=True)]
 
 

@@ -128,7 +128,7 @@ def final_mask(images: SyntheticImages, model: Adapted, stopping: Stopping) -> T
     for fraction in stopping.fractions:
         left *= 1 - fraction
     device = next(model.model.parameters()).device
-    everything = torch.arange(model.num_patches).repeat(len(images), 1)
+    everything = torch.arange(model.num_patches, device="cpu").repeat(len(images), 1)
     attention = model.cls_attention(images.pixels.to(device)).cpu()
     return most_important(everything, attention, min(int(left), model.num_patches))[0]
 

@@ -101,7 +101,7 @@ class Recipe:
         """One draw of the augmentation for a whole batch of H x W images."""
         fraction = self.jitter[iteration // (self.iterations // self.rounds)]
         # three numbers are drawn whatever the settings, so that runs which differ in one setting stay comparable
-        first, second, coin = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+        first, second, coin = torch.rand(3, generator=generator, dtype=torch.float64, device="cpu").tolist()
         rows = _offset(first, int(height * fraction + 1e-9))
         columns = rows if self.joint_jitter else _offset(second, int(width * fraction + 1e-9))
         return Jitter(rows, columns, coin < self.flip)

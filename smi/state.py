@@ -102,15 +102,16 @@ class State:
     ) -> State:
         """Gaussian noise and uniform targets, drawn on the CPU so that they do not depend on the device."""
         generator = torch.Generator().manual_seed(seeds[0])
-        noise = torch.randn(size, model.channels, model.grid.height, model.grid.width, generator=generator)
-        drawn = torch.randint(model.classes, (size,), generator=generator)
-        chance = float(torch.rand((), generator=generator))
+        shape = (size, model.channels, model.grid.height, model.grid.width)
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        drawn = torch.randint(model.classes, (size,), generator=generator, device="cpu")
+        chance = float(torch.rand((), generator=generator, dtype=torch.float32, device="cpu"))
         image = noise.to(device)
         return cls(
             image=image,
             targets=(drawn if targets is None else targets).to(device),
             optimizer=_adam(image, config.recipe.learning_rate, config.recipe.betas),
-            losses=torch.zeros(config.recipe.iterations, device=device),
+            losses=torch.zeros(config.recipe.iterations, dtype=torch.float32, device=device),
             jitter_generator=generator,
             score_generator=torch.Generator().manual_seed(seeds[1]),
             chance=chance,
@@ -156,7 +157,7 @@ class State:
     def snapshot(self, patches: int) -> None:
         """Keep the image and its mask in the traces, once for each iteration."""
         if self.iteration not in self.traces.snapshots:
-            every = torch.ones(len(self.image), patches, dtype=torch.bool)
+            every = torch.ones(len(self.image), patches, dtype=torch.bool, device="cpu")
             mask = every if self.kept is None else kept_mask(self.kept.cpu(), patches)
             self.traces.snapshots[self.iteration] = self.image.detach().cpu().clone()
             self.traces.masks[self.iteration] = mask

@@ -104,7 +104,7 @@ def least_attention(model: Adapted, image: Tensor, kept: Tensor, generator: torc
 
 def random(model: Adapted, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
     """Control: every patch is as likely to stay."""
-    return torch.rand(kept.shape, generator=generator).to(image.device)
+    return torch.rand(kept.shape, generator=generator, dtype=torch.float32, device="cpu").to(image.device)
 
 
 SCORES: dict[str, Score] = {

@@ -6,7 +6,6 @@ The loop is in smi/distillation.py, the pool in smi/pool.py.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,10 @@ from smi.errors import InvalidSetting, UnsupportedModel
 from smi.foreign.convert import model_given
 from smi.inversion import Progress
 from smi.pool import Pool, Source
+from smi.shortcuts import refuse_other_dtypes
 from smi.transfer_recipes import TransferRecipe, transfer_recipe
 from smi.vit import TokenModel, adapt, frozen
+from smi.weights import copied, outside_inference_mode
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def distil(
     seed = whole_seed(seed)
     if evaluate_every is not None and not (is_whole(evaluate_every) and evaluate_every >= 1):
         raise InvalidSetting(f"transfer: evaluate_every is {evaluate_every!r}; allowed: a whole number >= 1")
-    teacher, student = model_given(teacher), model_given(student)
+    teacher, student = (outside_inference_mode(model_given(model)) for model in (teacher, student))
     taught_by, taught = adapt(teacher), adapt(student)
     _check_pair(taught_by, taught)
     pool = Pool(images, taught_by.grid, taught_by.channels, taught_by.classes, chosen.rounds, chosen.patches)
@@ -106,10 +107,13 @@ def distil(
     if checkpoint is not None:
         identity = {**chosen.to_json(), "seed": seed, "evaluate_every": evaluate_every, **pool.identity()}
         identity |= {"teacher": fingerprint(teacher), "student": fingerprint(student)}
+    if pool.kept is not None:
+        for model in (taught_by, taught):
+            model.need_kept_patches()
     device = next(student.parameters()).device if device is None else resolved(device)
     if next(teacher.parameters()).device != device:
-        taught_by = adapt(copy.deepcopy(teacher).to(device))
-    taught = adapt(copy.deepcopy(student).to(device))
+        taught_by = adapt(copied(teacher, f"device={str(device)!r}").to(device))
+    taught = adapt(copied(student, "transfer").to(device))
     saver = Saver(checkpoint, identity)
     with frozen(taught_by.model):
         run = Run(chosen, seed, taught_by, taught, pool, device)
@@ -121,7 +125,14 @@ def distil(
 
 
 def _check_pair(teacher: TokenModel, student: TokenModel) -> None:
-    """Raise UnsupportedModel unless both take the same images, cut alike, and know the same classes."""
+    """Raise UnsupportedModel unless both take the same images, cut alike, and know the same classes, in float32."""
+    refuse_other_dtypes(teacher.model, "teacher")
+    refuse_other_dtypes(student.model, "student")
+    if getattr(student.model, "distilled_training", False):
+        raise UnsupportedModel(
+            "transfer: the student is in distilled training, where it answers twice: call "
+            "student.set_distilled_training(False)"
+        )
     facts = {
         "classes": (teacher.classes, student.classes),
         "channels": (teacher.channels, student.channels),

@@ -6,23 +6,27 @@ N = S + K tokens, D width, h heads. Images are normalised as the model expects t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from timm.data import resolve_model_data_config
-from timm.layers import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from smi.class_and_mean import ClassAndMeanViT
 from smi.errors import UnsupportedModel
-from smi.geometry import PatchGrid, patchify, take_patches
+from smi.geometry import PatchGrid, patchify, take_patches, unpatchify
 from smi.patch_similarity import mean_over_heads
-from smi.weights import is_product
+from smi.shortcuts import is_hooked, is_plain, is_tokenwise, needs_all_patches, refuse_unhandled
+from smi.weights import PrepackedLinear
+
+# whose forward methods the adapter knows, the most special first
+KINDS = (VisionTransformerDistilled, ClassAndMeanViT, VisionTransformer)
 
 
 def adapt(model: nn.Module, headless: bool = False) -> TokenModel:
@@ -34,17 +38,25 @@ def adapt(model: nn.Module, headless: bool = False) -> TokenModel:
 
 
 class TokenModel:
-    """Forward of a timm VisionTransformer that is fed the kept patches alone. Holds the model, changes nothing."""
+    """Forward of a timm VisionTransformer that is fed the kept patches alone. Holds the model, changes nothing.
+
+    What its shortcuts need of the model is told in smi/shortcuts.py, and looked at once, here.
+    """
 
     def __init__(self, model: nn.Module, headless: bool = False) -> None:
-        _refuse_unhandled(model, headless)
+        refuse_unhandled(model, KINDS, headless)
         self.model = cast(Any, model)  # torch types every part of a model as "Tensor | Module"
         embed = self.model.patch_embed
         self.grid = PatchGrid.of(*embed.img_size, *embed.patch_size)
         self.channels: int = embed.proj.in_channels
         self.prefix_tokens: int = self.model.num_prefix_tokens
-        self.heads: int = self.model.blocks[-1].attn.num_heads
-        self._qkv_is_product = is_product(self.model.blocks[-1].attn.qkv)
+        last = self.model.blocks[-1]
+        self._whole = needs_all_patches(model)
+        self._embeds_by_product = is_plain(embed.proj, nn.Conv2d)
+        self._qkv_is_product = is_plain(last.attn.qkv, nn.Linear, PrepackedLinear)
+        self._last_is_tokenwise = is_tokenwise(self.model.norm) and is_tokenwise(
+            last, Block, Attention, PrepackedLinear
+        )
         # num_classes stays behind when a head is replaced
         self.classes: int = getattr(self.model.head, "out_features", 0)
 
@@ -57,13 +69,20 @@ class TokenModel:
         return self.grid.patch_height, self.grid.patch_width
 
     def embed_patches(self, patches: Tensor) -> Tensor:
-        """Patch vectors [B, K, C*ph*pw] -> embeddings [B, K, D]; a linear layer is the patch convolution."""
+        """Patch vectors [B, K, C*ph*pw] -> embeddings [B, K, D]; a linear layer is the patch convolution.
+
+        A convolution whose weight is computed in its forward pass (pruning, weight norm) gets each patch as an image.
+        """
         embed = self.model.patch_embed
-        return embed.norm(F.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias))
+        if self._embeds_by_product:
+            return embed.norm(F.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias))
+        alone = patches.reshape(-1, self.channels, *self.patch_size)
+        return embed.norm(embed.proj(alone).view(*patches.shape[:2], -1))
 
     def prefix(self) -> Tensor | None:
         """Learned tokens before the patches, [1, S, D], without positions."""
-        names = ("cls_token", "dist_token", "reg_token")
+        two = isinstance(self.model, VisionTransformerDistilled)
+        names = ("cls_token", "dist_token") if two else ("cls_token", "reg_token")
         tokens = [t for name in names if (t := getattr(self.model, name, None)) is not None]
         return torch.cat(tokens, dim=1) if tokens else None
 
@@ -97,8 +116,14 @@ class TokenModel:
     def forward(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
         """Logits [B, classes] of image [B, C, H, W] through kept patches int64 [B, K] (None: all of them).
 
-        In place of the image, the kept patches' pixels [B, K, C*ph*pw] will do.
+        In place of the image, the kept patches' pixels [B, K, C*ph*pw] will do. UnsupportedModel as of
+        `need_kept_patches`; fed all patches, such a model answers in its own way.
         """
+        if self._whole:
+            if kept is not None:
+                self.need_kept_patches()
+            logits: Tensor = self.model(image if image.ndim == 4 else unpatchify(image, self.grid))
+            return logits
         x = self.tokens(image, kept)
         for block in self.model.blocks[:-1]:
             x = block(x)
@@ -108,12 +133,12 @@ class TokenModel:
         """Tokens [B, N, D] -> those that the head reads: [B, S, D] where it reads prefix tokens only, else all.
 
         Patch tokens then serve as keys and values alone, which saves 10 of the block's 12 D^2 multiplications per
-        token. A block runs whole that has hooks, whose qkv is more than a product with its weight,
-        or that is stochastic (dropout, stochastic depth of a student in training).
+        token. A block runs whole where a part of it is not known to treat each token alone, has hooks,
+        or is stochastic (dropout, stochastic depth of a student in training).
         """
         block, prefix = self.model.blocks[-1], self.prefix_tokens
         attention = block.attn
-        whole = not self._qkv_is_product or any(_has_hooks(m) or _is_stochastic(m) for m in block.modules())
+        whole = not self._last_is_tokenwise or any(is_hooked(m) or _is_stochastic(m) for m in block.modules())
         if self.model.global_pool != "token" or getattr(attention, "gate", None) is not None or whole:
             return block(x)
         normed = block.norm1(x)
@@ -126,7 +151,8 @@ class TokenModel:
             t.transpose(1, 2) for t in key_value.unflatten(2, (2, attention.num_heads, -1)).unbind(2)
         )
         query, key = attention.q_norm(query), attention.k_norm(key)
-        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        scale = None if attention.fused_attn else attention.scale  # as timm does
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2).flatten(2)
         mixed = getattr(attention, "norm", nn.Identity())(mixed)
         x = x[:, :prefix] + block.ls1(attention.proj(mixed))
         return x + block.ls2(block.mlp(block.norm2(x)))
@@ -148,32 +174,38 @@ class TokenModel:
         """The fields of `smi.objectives.Step` from the logits of a pass and what hooks captured during it."""
         if "attention_outputs" not in needs:
             return {"logits": logits}
-        outputs = [mean_over_heads(output, self.heads, self.prefix_tokens) for output in captured]
+        blocks = zip(captured, self.model.blocks, strict=True)
+        outputs = [mean_over_heads(one, block.attn.num_heads, self.prefix_tokens) for one, block in blocks]
         return {"logits": logits, "attention_outputs": outputs}
 
     @torch.no_grad()
     def cls_attention(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
         """Attention [B, K] of the last block from CLS to each patch, mean over heads, softmax over all N tokens.
 
-        Only the CLS row is computed. Raises UnsupportedModel where the model has no class token.
+        Only the CLS row is computed, where the block is known. Raises UnsupportedModel where the model has no class
+        token, and as of `need_kept_patches`.
         """
         self.need_class_token()
+        self.need_kept_patches()
         x = self.tokens(image, kept)
         for block in self.model.blocks[:-1]:
             x = block(x)
         last = self.model.blocks[-1]
-        x, attention = last.norm1(x), last.attn
+        attention = last.attn
         width = attention.qkv.out_features // 3
-        if self._qkv_is_product and not _has_hooks(attention.qkv):
-            weight, bias = attention.qkv.weight, attention.qkv.bias
+        if self._qkv_is_product and not any(is_hooked(m) for m in (last, attention, attention.qkv)):
+            x, weight, bias = last.norm1(x), attention.qkv.weight, attention.qkv.bias
             query = F.linear(x[:, :1], weight[:width], None if bias is None else bias[:width])
             key = F.linear(x, weight[width : 2 * width], None if bias is None else bias[width : 2 * width])
         else:
-            query, key, _ = attention.qkv(x).split(width, dim=2)
+            with watched([attention.qkv], lambda _, __, output: output) as captured:
+                last(x)
+            query, key, _ = captured[-1].split(width, dim=2)
             query = query[:, :1]
         query, key = (t.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for t in (query, key))
         query, key = attention.q_norm(query), attention.k_norm(key)
-        scores = (query * attention.scale) @ key.transpose(-2, -1)  # [B, h, 1, N]
+        scale = query.shape[-1] ** -0.5 if attention.fused_attn else attention.scale  # as timm does
+        scores = (query * scale) @ key.transpose(-2, -1)  # [B, h, 1, N]
         return scores.softmax(dim=-1).mean(dim=1)[:, 0, self.prefix_tokens :]
 
     def need_class_token(self) -> None:
@@ -183,24 +215,43 @@ class TokenModel:
                 "attention from CLS needs a class token, and this model has none: use score='random'"
             )
 
-    @contextmanager
-    def attention_outputs(self) -> Iterator[list[Tensor]]:
+    def need_kept_patches(self) -> None:
+        """Raise UnsupportedModel where what the model answers for kept patches alone cannot be known."""
+        if self._whole:
+            raise UnsupportedModel(
+                f"{self._whole}, so that it is not known what {type(self.model).__name__} answers for kept patches "
+                "alone: remove it, or feed all patches (no stopping, images without kept sets)"
+            )
+
+    @property
+    def reads_class_token(self) -> bool:
+        """Whether the head reads the class token, by whose attention patches are ranked."""
+        pooled = type(self.model).forward_head is VisionTransformer.forward_head
+        prefix = getattr(self.model, "pool_include_prefix", False)
+        return self.model.global_pool == "token" or prefix or not pooled
+
+    def attention_outputs(self) -> AbstractContextManager[list[Tensor]]:
         """While open, forward passes append softmax(qk)v of every block, [B, N, h * head_dim], to the list."""
-        outputs: list[Tensor] = []
-        hooks = [
-            block.attn.proj.register_forward_pre_hook(lambda _, inputs: outputs.append(inputs[0]))
-            for block in self.model.blocks
-        ]
-        try:
-            yield outputs
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return watched([block.attn.proj for block in self.model.blocks], lambda _, mixed, __: mixed)
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether someone has put a hook into its forward pass."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+@contextmanager
+def watched(layers: list[nn.Module], pick: Callable[[nn.Module, Tensor, Tensor], Any]) -> Iterator[list[Any]]:
+    """While open, this thread's forward passes of the layers append pick(layer, its input, its output)."""
+    found: list[Any] = []
+    thread = threading.get_ident()  # another thread may run the same model
+
+    def watch(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # what is compiled is a copy, which nobody else runs
+        if torch.compiler.is_compiling() or threading.get_ident() == thread:
+            found.append(pick(layer, inputs[0], output))
+
+    hooks = [layer.register_forward_hook(watch) for layer in layers]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _is_stochastic(module: nn.Module) -> bool:
@@ -247,54 +298,3 @@ def normalisation(model: nn.Module) -> tuple[Tensor, Tensor]:
             )
         shaped.append(values.expand(channels).reshape(1, channels, 1, 1))
     return shaped[0], shaped[1]
-
-
-def _refuse_unhandled(model: Any, headless: bool) -> None:
-    """Raise UnsupportedModel naming the first part whose meaning on kept patches is not known."""
-    own = ("forward", "forward_features", "forward_head", "_pos_embed")
-    kind = type(model).__name__
-    if not isinstance(model, VisionTransformer):
-        raise UnsupportedModel(
-            f"{kind} is not a timm VisionTransformer (windows and relative positions are not handled)"
-        )
-    kinds = (VisionTransformerDistilled, ClassAndMeanViT, VisionTransformer)
-    known = next(known for known in kinds if isinstance(model, known))
-    for name in own:
-        if getattr(type(model), name) is not getattr(known, name):
-            raise UnsupportedModel(f"{kind} has its own {name}(), which the adapter does not handle")
-    if type(model.patch_embed) is not PatchEmbed:
-        raise UnsupportedModel(
-            f"{kind}: patch embedding {type(model.patch_embed).__name__} is not handled, only PatchEmbed"
-        )
-    if type(model.patch_embed.proj).forward is not nn.Conv2d.forward:
-        raise UnsupportedModel(
-            f"{kind}: patch_embed.proj is a {type(model.patch_embed.proj).__name__} with its own forward(); only "
-            "Conv2d is handled"
-        )
-    if getattr(model, "attn_pool", None) is not None:
-        raise UnsupportedModel(
-            f"{kind}: pooling by attention (global_pool={model.global_pool!r}) is not handled"
-        )
-    if model.pos_embed is None and model.num_prefix_tokens:
-        weight, size = model.patch_embed.proj.weight, model.patch_embed.img_size
-        probe = torch.zeros(1, weight.shape[1], *size, device=weight.device, dtype=weight.dtype)
-        with torch.no_grad():
-            tokens = model._pos_embed(model.patch_embed(probe)).shape[1]
-        if tokens != model.patch_embed.num_patches + model.num_prefix_tokens:
-            raise UnsupportedModel(
-                f"{kind} has no position embedding, and this version of timm then drops its class token"
-            )
-    if not isinstance(model.head, nn.Linear) and not (headless and type(model.head) is nn.Identity):
-        raise UnsupportedModel(f"{kind} has no linear classifier head (num_classes={model.num_classes})")
-    for index, block in enumerate(model.blocks):
-        if type(block) is not Block:
-            raise UnsupportedModel(
-                f"{kind}: blocks.{index} is a {type(block).__name__}; only Block is handled"
-            )
-        if type(block.attn).__name__ != "Attention":
-            raise UnsupportedModel(
-                f"{kind}: blocks.{index}.attn is a {type(block.attn).__name__}; only Attention is handled"
-            )
-    layers = [layer for block in model.blocks for layer in block.modules() if isinstance(layer, nn.Linear)]
-    if len({id(layer) for layer in layers}) < len(layers):
-        raise UnsupportedModel(f"{kind}: blocks share their layers; only blocks of their own are handled")

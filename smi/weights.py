@@ -13,8 +13,38 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from smi.errors import UnsupportedModel
+from smi.shortcuts import is_hooked, is_plain, refuse_copy, replaced_method
+
 # Narrower layers keep torch's own product: the images that small models made, and were published, stay to the bit.
 LEAST_WIDTH = 192
+
+
+def copied(model: nn.Module, why: str) -> nn.Module:
+    """A copy with weights of its own, those included that hooks compute in each forward pass (pruning, weight norm).
+
+    why: what needs the copy, for the message. UnsupportedModel where it cannot be made, or may call the original.
+    """
+    refuse_copy(model, why)
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(model, computed)
+    except (RuntimeError, TypeError) as cause:
+        reason = str(cause).splitlines()[0]
+        raise UnsupportedModel(f"{why} needs a copy of {type(model).__name__}: {reason}") from cause
+
+
+def outside_inference_mode(model: nn.Module) -> nn.Module:
+    """The model itself, or a copy where it was made in torch's inference mode, whose tensors no gradient passes."""
+    if not isinstance(model, nn.Module):
+        return model  # and say so where it is adapted
+    made_there = any(tensor.is_inference() for tensor in [*model.parameters(), *model.buffers()])
+    return copied(model, "a model made in inference mode") if made_there else model
 
 
 def shared(model: nn.Module) -> nn.Module:
@@ -28,9 +58,9 @@ def halved(model: nn.Module) -> nn.Module:
 
     Autocast makes the same cast in every forward pass of a frozen weight, which it does not cache.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = copied(model, "precision='bf16'").eval().requires_grad_(False)
     for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
+        if type(module) in (nn.Linear, nn.Conv2d) and is_plain(module, nn.Linear, nn.Conv2d):
             module.to(torch.bfloat16)
     return model
 
@@ -38,11 +68,12 @@ def halved(model: nn.Module) -> nn.Module:
 def prepacked(model: nn.Module) -> nn.Module:
     """A copy whose wide float32 linear layers multiply by weights that oneDNN has prepacked, there and back.
 
-    The model itself where that is not known to gain (not on a CPU with AVX-512, no wide layer), where it has hooks or
-    where it cannot be copied. Results differ by rounding. Prepacked weights take twice the memory of those weights.
+    The model itself where that is not known to gain (not on a CPU with AVX-512, no wide layer), where a part has hooks
+    or replaced methods, or where it cannot be copied. Results differ by rounding. Prepacked weights take twice the
+    memory of those weights.
     """
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    if hooked or not _packs() or not any(_is_wide(module) for module in model.modules()):
+    touched = any(is_hooked(module) or replaced_method(module) for module in model.modules())
+    if touched or not _packs() or not any(_is_wide(module) for module in model.modules()):
         return model
     try:
         model = shared(model)
@@ -51,13 +82,8 @@ def prepacked(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear) and _is_wide(child):
-                setattr(module, name, _PrepackedLinear(child))
+                setattr(module, name, PrepackedLinear(child))
     return model
-
-
-def is_product(layer: nn.Module) -> bool:
-    """Whether a linear layer is its input times its weight and no more, so that rows of the weight stand for it."""
-    return type(layer).forward in (nn.Linear.forward, _PrepackedLinear.forward)
 
 
 def _packs() -> bool:
@@ -71,14 +97,14 @@ def _packs() -> bool:
 
 def _is_wide(module: nn.Module) -> bool:
     return (
-        type(module) is nn.Linear  # a subclass may compute something else
+        type(module) is nn.Linear  # a subclass, a parametrized one too, may compute something else
         and min(module.in_features, module.out_features) >= LEAST_WIDTH
         and module.weight.dtype == torch.float32
         and module.weight.device.type == "cpu"
     )
 
 
-class _PrepackedLinear(nn.Linear):
+class PrepackedLinear(nn.Linear):
     """A linear layer with frozen weights [out, in], prepacked for the product with them and with their transpose."""
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -96,7 +122,7 @@ class _FrozenProduct(torch.autograd.Function):
     """inputs [..., in] -> [..., out]; the gradient goes to the inputs alone."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, layer: _PrepackedLinear) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, layer: PrepackedLinear) -> Tensor:
         ctx.layer = layer
         return torch.ops.mkldnn._linear_pointwise(inputs, layer.there, layer.bias, "none", [], "")
 

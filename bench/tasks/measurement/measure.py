@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import smi
 from bench import models
 from bench.tasks.measurement.published_way import PublishedInversion
-from smi.adapters import adapt
+from smi.adapters import adapter_of
 from smi.cnn import handles
 from smi.device import synchronise
 from smi.execution import Pass, Passes
@@ -121,7 +121,7 @@ def build(request: Request, engine: str, model: nn.Module) -> Engine:
     """An engine of the model on noise, `request.kept` random patches of each image still in."""
     torch.manual_seed(0)
     recipe = smi.Recipe.from_json(request.recipe)
-    adapted, config = adapt(model), InversionConfig(recipe)
+    adapted, config = adapter_of(model), InversionConfig(recipe)
     state = State.start(adapted, config, request.batch, None, (1, 2), torch.device(request.device))
     if request.kept is not None and not engine.endswith("_dense"):
         order = torch.rand(request.batch, adapted.num_patches).argsort(1)
