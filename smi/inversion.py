@@ -22,7 +22,7 @@ from smi.adapters import Adapted, adapter_of
 from smi.checkpoint import Checkpoint, Saver, fingerprint
 from smi.checks import is_whole, plain, whole_seed
 from smi.device import outside_autocast, resolved
-from smi.errors import InvalidSetting
+from smi.errors import InvalidSetting, UnsupportedModel
 from smi.execution import Execution
 from smi.foreign.convert import model_given
 from smi.images import SyntheticImages
