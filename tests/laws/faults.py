@@ -166,7 +166,7 @@ FAULTS = [
         "attention not scaled",
         vit.TokenModel,
         "cls_attention",
-        "(query * attention.scale)",
+        "(query * scale)",
         "query",
         "attention_from_cls_is_the_last_blocks",
     ),
