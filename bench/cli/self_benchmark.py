@@ -30,7 +30,7 @@ from bench.grid import load
 
 CELLS = 100_000  # of a grid, and records in a full store
 RECORDS = 15_000
-WORKERS = 1000
+WORKERS = 1000  # whose heartbeats and claims are looked at
 TASKS, TURNS = 100, 5  # run for the overhead of one, and how often
 GRID = """
 name: scale
@@ -115,7 +115,7 @@ def _measure_grids(folder: Path, goals: _Goals) -> None:
 
 def _measure_table(folder: Path, goals: _Goals) -> None:
     path = folder / "scale.yaml"
-    path.write_text(GRID % ", ".join(map(str, range(RECORDS // 8))), encoding="utf-8")
+    path.write_text(GRID % ", ".join(map(str, range(RECORDS // 6))), encoding="utf-8")
     grid = load(path)
     cells = experiments.build(grid, "digits", Sources())
     tasks, store = plan.make_plan(cells).tasks, Store(folder / "runs")

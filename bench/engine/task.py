@@ -17,9 +17,12 @@ from typing import Any
 KEY_LENGTH = 16  # hexadecimal digits of the sha256: 64 bits, ample for millions of tasks
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def canonical_json(value: Any) -> str:
     """The one spelling of a JSON value that keys are made from: sorted keys, no blanks, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Task:
         }
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:KEY_LENGTH]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """`<kind>-<key>`: file name of the record and folder name of the artifacts."""
         return f"{self.kind}-{self.key}"
