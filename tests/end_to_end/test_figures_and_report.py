@@ -84,7 +84,7 @@ def test_without_the_images_only_what_records_show_is_drawn(drawn, capsys):
 
 def test_a_damaged_image_file_is_noticed_and_not_drawn(drawn, capsys):
     store, results = drawn
-    for path in store.glob("artifacts/images-*/images.safetensors"):
+    for path in store.glob("artifacts/*/images-*/images.safetensors"):
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
