@@ -17,7 +17,7 @@ from typing import Any
 
 from bench import experiments, publish
 from bench.cli import status
-from bench.cli.options import parse, sources_of
+from bench.cli.options import command_line, parse, sources_of
 from bench.cli.progress import Board, View, make_view
 from bench.engine import devices, executors, include, plan
 from bench.engine.executors.protocol import BLOCKED, FAILED, Context, Executor
@@ -236,9 +236,7 @@ class Sweep:
 
     def _render(self, cells: Cells) -> Path:
         """Write the grid's table from the records that there are."""
-        command = f"python -m bench.sweep --grid experiments/{self.grid.path.name} --scale {self.scale}"
-        for folder in self.options.include:  # where it lies on the machine is nobody's business
-            command += f" --include {Path('DIR', folder.name) if folder.is_absolute() else folder}"
+        command = command_line(self.options, self.scale)
         results = self.options.results
         try:
             return self.suite.render(self.grid, self.scale, cells, self.store, results, {"command": command})

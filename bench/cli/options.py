@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cli.arguments import Parser, place
 from bench.engine import executors
+from bench.engine.provenance import ROOT
 from bench.engine.task import Sources
 from bench.errors import BenchError
 from bench.grid import DEFAULT_SCALE
@@ -45,6 +47,32 @@ def sources_of(options: argparse.Namespace) -> Sources:
         include=tuple(folder.resolve() for folder in getattr(options, "include", ())),
         placeholders={} if looking else None,
     )
+
+
+def command_line(options: argparse.Namespace, scale: str) -> str:
+    """The command that makes a grid's table again, for pages that anybody may read: its grid as it was given, from the
+    project's root where it lies there. Folders of data and weights, and those that a grid lies in elsewhere on the
+    machine, are nobody's business: NAME=DIR and DIR stand for them."""
+    words = ["python", "-m", "bench.sweep", "--grid", shlex.quote(_grid_path(options.grid)), "--scale", scale]
+    for entry in options.data:
+        words += ["--data", shlex.quote(entry.partition("=")[0] + "=DIR")]
+    if options.imagenet is not None:
+        words += ["--imagenet", "DIR"]
+    if options.checkpoints is not None:
+        words += ["--checkpoints", "DIR"]
+    if options.only:
+        words += ["--only", shlex.quote(options.only)]
+    if options.allow_cpu:
+        words += ["--allow-cpu"]
+    return " ".join(words)
+
+
+def _grid_path(path: Path) -> str:
+    place = path.parent.resolve() / path.name
+    for root in (ROOT, Path.cwd().resolve()):
+        if place.is_relative_to(root):
+            return place.relative_to(root).as_posix()
+    return (Path("DIR", path.name) if path.is_absolute() else path).as_posix()
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

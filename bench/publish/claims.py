@@ -17,7 +17,8 @@ from bench.engine import atomic
 from bench.experiments import EXPERIMENTS, part
 from bench.publish import manifest, scale_notes
 from bench.publish.manifest import Sheet
-from bench.publish.parts import NOT_RUN, footer, markdown
+from bench.publish.parts import NOT_RUN, footer, markdown, method_title
+from bench.publish.words import plain
 
 MARGIN = 0.5  # points of top-1 within which two rows count as equally good
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told"
@@ -77,7 +78,7 @@ def text(scale: str, sheets: Mapping[str, Sheet]) -> str:
     settings = f"; settings and how they were chosen: [{guide}](../../{guide})" if guide else ""
     parts = [
         f"# The paper's claims, {scale} scale",
-        f"**{scale_notes.line(scale, *sheets.values())}**. Tables: {', '.join(_links(sheets))}; figures: "
+        f"**{plain(scale_notes.line(scale, *sheets.values()))}**. Tables: {', '.join(_links(sheets))}; figures: "
         f"[figures](figures/README.md){settings}.",
         *_tables(sheets),
         RULE,
@@ -102,14 +103,13 @@ def _tables(sheets: Mapping[str, Sheet]) -> Iterator[str]:
 
 
 def _rows(claims: Sequence[Claim], sheet: Sheet) -> list[dict[str, str]]:
-    titles = {name: method.get("title", name) for name, method in sheet.methods.items()}
     found = [(c, m, pairs(sheet, c, m)) for c in claims for m in c.measures]
     columns = list(
         dict.fromkeys(where for _, _, differences in found for where in differences if where != ALL)
     )
     rows = []
     for claim, measure, differences in found:
-        names = " less ".join(titles.get(method, method) for method in (claim.first, claim.other))
+        names = " less ".join(method_title(sheet, method) for method in (claim.first, claim.other))
         row = {"claim": claim.statement, "compared": names, "of": f"{measure.name} ({measure.unit})"}
         for where in columns or [ALL]:
             there = differences.get(where, differences.get(ALL))

@@ -9,6 +9,7 @@ from bench.engine import atomic
 from bench.publish import manifest, scale_notes
 from bench.publish.manifest import Sheet
 from bench.publish.parts import markdown, provenance
+from bench.publish.words import Markup, code, plain
 
 HEAD = """# Results
 
@@ -25,12 +26,14 @@ def write(results: Path, found: Sequence[Sheet], judged: Sequence[Path]) -> Path
         origin = provenance(sheet)
         rows.append(
             {
-                "table": f"[{sheet.grid}]({sheet.scale}/{manifest.file_name(sheet)}): {sheet.title}",
+                "table": Markup(
+                    f"[{sheet.grid}]({sheet.scale}/{manifest.file_name(sheet)}): {plain(sheet.title)}"
+                ),
                 "scale": sheet.scale,
                 "device": origin["hardware"],
                 "date": origin["date"],
                 "commit": origin["commit"],
-                "command": origin["command"],
+                "command": code(origin["command"]),
             }
         )
     path = results / "README.md"

@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from bench.engine.store import Record
 from bench.publish.manifest import Sheet
+from bench.publish.words import cell, code, plain
 
 NOT_RUN = "not run"
 NOTHING = "-"  # there is no such figure
@@ -23,8 +24,32 @@ MODEL_TITLES = {  # as the paper calls them; others go by their own names
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows (column -> cell text, all with the same columns) as a GitHub table."""
-    return tabulate([list(row.values()) for row in rows], list(rows[0]), "github", disable_numparse=True)
+    """Rows (column -> cell, all with the same columns) as a GitHub table. Cells are plain text, or Markup."""
+    lines = [[cell(value) for value in row.values()] for row in rows]
+    return tabulate(lines, [cell(name) for name in rows[0]], "github", disable_numparse=True)
+
+
+def heading(title: str) -> str:
+    """A grid's title within a heading, in small letters at first."""
+    return plain(title[0].lower() + title[1:])
+
+
+def method_title(sheet: Sheet, method: str) -> str:
+    """How the grid calls a method, with the method's own name where another has the same title."""
+    titles = {name: " ".join(str(m.get("title", name)).split()) for name, m in sheet.methods.items()}
+    title = titles.get(method, method)
+    return title if list(titles.values()).count(title) < 2 else f"{title} [{method}]"
+
+
+def telling(cells: Iterable[Mapping[str, Any]], *shown: str) -> list[str]:
+    """Axes, none of `shown`, in which cells differ that are alike in all of `shown`: rows need their values too."""
+    alike: dict[tuple, Mapping[str, Any]] = {}
+    differ: dict[str, None] = {}
+    for one in cells:
+        first = alike.setdefault(tuple(one.get(axis) for axis in shown), one)
+        axes = [axis for axis in {**first, **one} if first.get(axis) != one.get(axis)]
+        differ.update(dict.fromkeys(axis for axis in axes if axis not in shown))
+    return list(differ)
 
 
 def model_title(model: str) -> str:
@@ -91,14 +116,21 @@ def provenance(sheet: Sheet) -> dict[str, str]:
         ),
         "date": max((record["finished"][:10] for record in records), default=NOT_RUN),
         "seeds": ", ".join(map(str, seeds)) or NOTHING,
-        "seconds": f"{math.fsum(record['seconds'] for record in records):.0f} in {len(records)} tasks",
-        "command": f"`{sheet.command}`",
+        "seconds": f"{math.fsum(map(spent, records)):.0f} in {len(records)} tasks",
+        "command": sheet.command,
     }
 
 
 def footer(sheet: Sheet) -> str:
     """The provenance as a list."""
-    return "\n".join(f"- {name}: {value}" for name, value in provenance(sheet).items())
+    shown = {name: plain(value) for name, value in provenance(sheet).items()}
+    shown["command"] = code(sheet.command)
+    return "\n".join(f"- {name}: {value}" for name, value in shown.items())
+
+
+def spent(record: Record) -> float:
+    """Seconds of all attempts at a task, those that were stopped included; of the last where no others are known."""
+    return float(record.get("seconds_of_all_attempts", record["seconds"]))
 
 
 def _commit(record: Record) -> str:

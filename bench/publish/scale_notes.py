@@ -12,8 +12,9 @@ NOT_THE_PAPERS = "Not the scale of the paper."
 
 
 def subject(*sheets: Sheet) -> str:
-    """What is inverted and its data, with the form of the data where records say that it is not the original."""
-    text = next((sheet.about["subject"] for sheet in sheets if sheet.about.get("subject")), UNKNOWN)
+    """What is inverted and its data, a line of plain text, with the data's form where records say it is no original."""
+    given = next((sheet.about["subject"] for sheet in sheets if sheet.about.get("subject")), UNKNOWN)
+    text = " ".join(given.split())
     forms = {
         form
         for sheet in sheets

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from bench.experiments import paper
+from bench.experiments.cost.goals import RESOLUTION
 from bench.publish.figures.kinds import Figure, Still
 from bench.publish.figures.material import Material, NotMade, Row
 from bench.publish.figures.style import BLUE, GREY, ORANGE, VERMILION, canvas
@@ -60,6 +61,7 @@ def _pairs(material: Material) -> list[tuple[Row, Row]]:
     for row in material.rows(GRID, "cost"):
         settings, method = row.records["cost"]["settings"], row.cell["method"]
         plain = settings["precision"] == "fp32" and "engine" not in settings  # eager
+        plain &= settings.get("resolution", RESOLUTION) == RESOLUTION
         if plain and row.cell["model"] in MODELS and method in (SPARSE, DENSE):
             found.setdefault((row.cell["model"], settings["batch"]), {})[method] = row
     chosen: dict[str, tuple[Row, Row]] = {}

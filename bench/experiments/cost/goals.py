@@ -12,6 +12,7 @@ from bench.publish.parts import NOT_RUN, NOTHING, figure, markdown, model_title,
 
 Record = Mapping[str, Any]
 EAGER = "eager"
+RESOLUTION = 224  # of the paper; others are said
 
 GOAL_NOTES = """\
 "Multiplications" is the ratio of the two steps' exact multiply-accumulates: what would be measured if both ran at the
@@ -125,8 +126,9 @@ def held(record: Record, engine: str) -> float | None:
 
 
 def where(cell: Mapping[str, Any]) -> dict[str, str]:
+    side = cell.get("resolution", RESOLUTION)
     return {
-        "model": model_title(cell["model"]),
+        "model": model_title(cell["model"]) + ("" if side == RESOLUTION else f" at {side}x{side}"),
         "batch": str(cell["batch"]),
         "precision": cell["precision"],
         "engine": cell.get("engine", EAGER),

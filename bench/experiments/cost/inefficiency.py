@@ -7,7 +7,17 @@ from bench import models
 from bench.experiments import paper
 from bench.experiments.cost.table import load, row_of_speed
 from bench.publish.manifest import Sheet
-from bench.publish.parts import NOTHING, difference, figure, footer, markdown, model_title, status
+from bench.publish.parts import (
+    NOTHING,
+    difference,
+    figure,
+    footer,
+    heading,
+    markdown,
+    model_title,
+    status,
+    telling,
+)
 
 NOTES = """\
 FLOPs are the paper's convention, by its closed form: multiply-accumulates of forward and backward, three times the
@@ -27,6 +37,7 @@ def _gflops(name: str, resolution: int) -> float:
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
     rows, per_image, done = [], {}, []
+    more = telling((entry["cell"] for entry in sheet.cells), "resolution", "model", "batch")
     for entry in sheet.cells:
         cell, tasks = entry["cell"], entry["tasks"]
         state = status(tasks, "cost", sheet.records)
@@ -44,6 +55,7 @@ def text(sheet: Sheet) -> str:
                 "resolution": str(cell["resolution"]),
                 "model": model_title(cell["model"]),
                 "batch": str(cell["batch"]),
+                **{axis: str(cell.get(axis)) for axis in more},
                 **speed,
                 "paper it/s": figure(paper.figure("table1", "iterations_per_second", **where)),
                 "FLOPs per image (G)": figure(one),
@@ -61,7 +73,7 @@ def text(sheet: Sheet) -> str:
     return (
         "\n\n".join(
             [
-                f"# Table 1, {sheet.scale} scale ({scale}): {sheet.title[0].lower()}{sheet.title[1:]}",
+                f"# Table 1, {sheet.scale} scale ({scale}): {heading(sheet.title)}",
                 markdown(rows),
                 *([load(done)] if done else []),
                 *([NOTES.format(per_image=vit / cnn)] if vit and cnn else []),

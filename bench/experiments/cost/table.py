@@ -24,7 +24,8 @@ from bench.experiments.cost.goals import (
     where,
 )
 from bench.publish.manifest import Sheet
-from bench.publish.parts import NOT_RUN, NOTHING, figure, footer, markdown, percent
+from bench.publish.parts import NOT_RUN, NOTHING, figure, footer, markdown, method_title, percent
+from bench.publish.words import plain
 
 NOTES = """\
 Medians of single iterations; ± is half the range from the fastest to the slowest. "x published" is the published way
@@ -49,10 +50,10 @@ ours can pass that product, which packs its matrices in every call: our weights 
 def text(sheet: Sheet) -> str:
     """The scale's page, markdown: ratios and goals, and where each device's own page is."""
     links = "\n".join(f"- [{path.stem}](../{path.as_posix()})" for path in pages(sheet))
-    parts = [f"# {sheet.title}, {sheet.scale} scale"]
+    parts = [f"# {plain(sheet.title)}, {sheet.scale} scale"]
     for device in sorted({record["device"] for record in _done(sheet)}):
         records = [record for record in _done(sheet) if record["device"] == device]
-        parts += [f"## Ratios and goals on {device}", goals(records, on_gpu(records))]
+        parts += [f"## Ratios and goals on {plain(device)}", goals(records, on_gpu(records))]
     parts += ["## Pages, one for each device", links] if links else [NOT_RUN]
     return "\n\n".join([*parts, "## How this was made", footer(sheet)]) + "\n"
 
@@ -78,7 +79,7 @@ def _page(sheet: Sheet, device: str) -> str:
     gpu = on_gpu(records)
     threads = ", ".join(sorted({str(record["metrics"]["threads"]) for record in records}))
     parts = [
-        f"# Cost of an iteration on {device}" + ("" if gpu else f", threads: {threads}"),
+        f"# Cost of an iteration on {plain(device)}" + ("" if gpu else f", threads: {threads}"),
         markdown([_row(sheet, record) for record in records]),
         NOTES,
         load(records),
@@ -136,7 +137,7 @@ def _row(sheet: Sheet, record: Record) -> dict[str, str]:
     of_paper = {"model": cell["model"], "method": cell["method"]}
     patches = metrics["stages"][-1]["patches"]
     return {
-        "method": sheet.methods[cell["method"]]["title"],
+        "method": method_title(sheet, cell["method"]),
         **where(cell),
         "patches": "all" if patches is None else str(patches),
         **row_of_speed(record),
@@ -172,7 +173,7 @@ def _share(record: Record, sheet: Sheet) -> dict[str, str]:
     if "model" in shares:  # a replayed CUDA graph
         shown["forward"] = f"{percent(shares['model'], 0)} with backward"
     return {
-        "method": sheet.methods[cell["method"]]["title"],
+        "method": method_title(sheet, cell["method"]),
         **where(cell),
         **shown,
         "GMAC/s": figure(rate(record), 0),

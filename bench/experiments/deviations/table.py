@@ -8,7 +8,18 @@ from typing import Any
 
 from bench.grid import PAPER_SCALE
 from bench.publish.manifest import Sheet
-from bench.publish.parts import NOT_RUN, NOTHING, footer, holes, markdown, mean_std, status
+from bench.publish.parts import (
+    NOT_RUN,
+    NOTHING,
+    footer,
+    holes,
+    markdown,
+    mean_std,
+    method_title,
+    status,
+    telling,
+)
+from bench.publish.words import plain
 from smi.published import OF_CALIBRATION, OF_INVERSION
 
 NOTES = """\
@@ -28,17 +39,20 @@ full-precision model on the same pictures, falls alike: that loss is not one of 
 
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
-    parts = [f"# {sheet.title}, {sheet.scale} scale"]
+    parts = [f"# {plain(sheet.title)}, {sheet.scale} scale"]
     if sheet.scale != PAPER_SCALE:
-        models = ", ".join(dict.fromkeys(entry["cell"]["model"] for entry in sheet.cells))
+        models = plain(", ".join(dict.fromkeys(entry["cell"]["model"] for entry in sheet.cells)))
         parts.append(
             f"**Scale: {sheet.scale}** ({models}). Not the paper's models or data, and not its figures."
         )
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    more = telling((entry["cell"] for entry in sheet.cells), "model", "bits", "method", "seed")
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for entry in sheet.cells:
-        groups.setdefault((entry["cell"]["model"], entry["cell"]["bits"]), []).append(entry)
-    for (model, bits), entries in groups.items():
-        parts += [f"## {model}, {bits}", markdown(_rows(sheet, entries))]
+        groups.setdefault(tuple(entry["cell"].get(axis) for axis in ("model", *more, "bits")), []).append(
+            entry
+        )
+    for place, entries in groups.items():
+        parts += [f"## {plain(', '.join(map(str, place)))}", markdown(_rows(sheet, entries))]
     parts += [NOTES, KEEP_ZERO_NOTE, "## The switches", _switches(), "## How this was made", footer(sheet)]
     return "\n\n".join(parts) + "\n"
 
@@ -59,7 +73,7 @@ def _row(sheet: Sheet, method: str, ours: Mapping[int, Any], first: Mapping[int,
         figure for tasks in ours.values() if (figure := _figure(sheet, tasks, "images", "kept")) is not None
     }
     row = {
-        "method": sheet.methods[method]["title"],
+        "method": method_title(sheet, method),
         "patches": ", ".join(f"{count:.0f}" for count in sorted(kept)) or NOTHING,
     }
     for metric, title, factor in (("top1", "top-1", 1), ("logit_error", "logit error", 100)):

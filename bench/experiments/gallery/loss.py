@@ -23,14 +23,14 @@ def draw(material: Material) -> Still:
         raise NotMade(f"no inversion by {RECIPE} in {GRID}; make it: {material.command(GRID)}")
     rows = list({row.records["images"]["key"]: row for row in rows}.values())  # bit-widths share their images
     material.used[GRID] = rows
-    model = rows[0].cell["model"]
+    place = rows[0].place("method", "bits", "seed")  # of several models or data sets, the first
     runs: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     stops: set[int] = set()
     for row in rows:
-        if row.cell["model"] == model:
+        if row.place("method", "bits", "seed") == place:
             runs[row.cell["method"]].append(row.metrics("images"))
             stops |= set((row.records["images"]["settings"]["stopping"] or {"at": []})["at"])
-    figure = canvas(3.6, f"Loss during the inversion of {model}", material.scale_line)
+    figure = canvas(3.6, f"Loss during the inversion of {material.subject(GRID, place)}", material.scale_line)
     by_iteration, by_seconds = figure.subplots(1, 2, sharey=True)
     highest, lowest = 0.0, float("inf")
     for method, metrics in runs.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import smi
 from bench.publish.figures.material import Material, NotMade, Row
+from bench.publish.figures.style import drawn
 
 GRID = "figures"
 
@@ -61,7 +62,7 @@ class Shown:
         """Position of an iteration among the snapshots. Raises NotMade if it was not kept."""
         if iteration not in self.snapshots:
             raise NotMade(
-                f"{self.row.records['images']['label']}: no snapshot at {iteration} (experiments/{GRID}.yaml)"
+                f"{self.row.records['images']['label']}: no snapshot at {iteration} (the grid {GRID})"
             )
         return list(self.snapshots).index(iteration)
 
@@ -73,10 +74,16 @@ class Shown:
 
 
 def shown(material: Material, model: str | None = None) -> list[Shown]:
-    """The grid's finished images of one seed (the first), of one model or of all."""
+    """The grid's finished images, of one model or of all: each model's of its first cell's data and the first seed."""
     rows = material.rows(GRID, "images")
+    rows = [row for row in rows if row.cell["seed"] == rows[0].cell["seed"]]
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(row.cell["model"], row.place("method"))
     chosen = [
-        row for row in rows if row.cell["seed"] == rows[0].cell["seed"] and model in (None, row.cell["model"])
+        row
+        for row in rows
+        if row.place("method") == first[row.cell["model"]] and model in (None, row.cell["model"])
     ]
     if not chosen:
         raise NotMade(f"no finished images of {model}; make them: {material.command(GRID)}")
@@ -108,4 +115,4 @@ def class_name(material: Material, target: int) -> str:
     """What a class is called in the grid's settings; its number otherwise."""
     settings = material.sheet(GRID).settings
     names = dict(zip(settings.get("targets", []), settings.get("class_names", []), strict=False))
-    return str(names.get(target, f"class {target}"))
+    return drawn(str(names.get(target, f"class {target}")))

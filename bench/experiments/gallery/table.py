@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
-from bench.publish.parts import NOTHING, figure, footer, markdown, percent, status
+from bench.publish.parts import (
+    NOTHING,
+    figure,
+    footer,
+    heading,
+    markdown,
+    method_title,
+    percent,
+    status,
+    telling,
+)
+from bench.publish.words import plain
 
 NOTE = """\
 The pictures themselves are drawn by `python -m bench figures --scale {scale}` into [figures](figures/README.md).
@@ -14,6 +25,7 @@ Seconds are of the optimisation alone; loss is that of the last iteration, over 
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
     rows = []
+    more = telling((entry["cell"] for entry in sheet.cells), "model", "method", "seed")
     for entry in sheet.cells:
         cell, tasks = entry["cell"], entry["tasks"]
         record = sheet.records.get(tasks.get("images", ""), {})
@@ -22,7 +34,8 @@ def text(sheet: Sheet) -> str:
         rows.append(
             {
                 "model": cell["model"],
-                "images": sheet.methods[cell["method"]].get("title", cell["method"]),
+                "images": method_title(sheet, cell["method"]),
+                **{axis: str(cell.get(axis)) for axis in more},
                 "seed": str(cell["seed"]),
                 "state": status(tasks, "images", sheet.records),
                 "count": str(settings.get("count", NOTHING)),
@@ -33,7 +46,7 @@ def text(sheet: Sheet) -> str:
                 "loss": figure(metrics.get("loss"), 3),
             }
         )
-    head = f"# Images for the figures, {sheet.scale} scale: {sheet.title[0].lower()}{sheet.title[1:]}"
+    head = f"# Images for the figures, {sheet.scale} scale: {heading(sheet.title)}"
     note = NOTE.format(scale=sheet.scale)
-    scale = f"**{scale_notes.line(sheet.scale, sheet)}**."
+    scale = f"**{plain(scale_notes.line(sheet.scale, sheet))}**."
     return "\n\n".join([head, scale, markdown(rows), note, "## How this was made", footer(sheet)]) + "\n"

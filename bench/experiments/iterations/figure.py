@@ -54,7 +54,9 @@ def draw_sparsity(material: Material) -> Still:
         cells = [row for row in rows if (_score(row), row.cell["bits"]) == (score, bits)]
         start = [row for row in dense if row.cell["bits"] == bits]  # whatever ranks patches, 0% is dense
         lines.append(Line(RANKED[score][2], bits, *RANKED[score][:2], [*start, *cells]))
-    figure, axes = _axes(material, f"Quality of the quantized {rows[0].cell['model']} against sparsity")
+    figure, axes = _axes(
+        material, f"Quality of the quantized {material.subject(BY_SPARSITY, rows[0].cell)} against sparsity"
+    )
     _plot(axes, lines, _percent_stopped)
     for bits in dict.fromkeys(row.cell["bits"] for row in dense):  # over the lines' own marks
         points = [row for row in dense if row.cell["bits"] == bits]
@@ -79,7 +81,8 @@ def draw_seconds(material: Material) -> Still:
         title = material.title(BY_SECONDS, method)
         lines.append(Line(title, bits, style["color"], style["marker"], cells))
     figure, axes = _axes(
-        material, f"Quality of the quantized {rows[0].cell['model']} against seconds of inversion"
+        material,
+        f"Quality of the quantized {material.subject(BY_SECONDS, rows[0].cell)} against seconds of inversion",
     )
     _plot(axes, lines, lambda row: row.metrics("images")["seconds"])
     _finish(axes, rows, "seconds of inversion (logarithmic)")
@@ -97,13 +100,15 @@ def draw_seconds(material: Material) -> Still:
 
 
 def _inversions(material: Material, grid: str) -> list[Row]:
-    """The cells of a grid's first model that hold an inversion and its quantized model."""
+    """The cells that hold an inversion and its quantized model: of several models, data sets or whatever else the
+    panels do not tell apart, the first."""
     rows = [
         row
         for row in material.rows(grid, "images", "quantize")
         if row.records["images"]["settings"]["source"] == "inversion"
     ]
-    rows = [row for row in rows if row.cell["model"] == rows[0].cell["model"]]
+    free = ("method", "iterations", "bits", "seed")
+    rows = [row for row in rows if row.place(*free) == rows[0].place(*free)]
     if len({row.records["images"]["key"] for row in rows}) < 2:
         raise NotMade(f"{grid} has fewer than two finished inversions; make them: {material.command(grid)}")
     material.used[grid] = rows

@@ -9,7 +9,20 @@ import pandas as pd
 from bench.grid import PAPER_SCALE
 from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
-from bench.publish.parts import NOT_RUN, figure, footer, holes, markdown, mean_std, status
+from bench.publish.parts import (
+    NOT_RUN,
+    figure,
+    footer,
+    holes,
+    markdown,
+    mean_std,
+    method_title,
+    status,
+    telling,
+)
+from bench.publish.words import plain
+
+PANEL = ("model", "dataset", "bits")  # axes that part tables; others do where they tell cells apart
 
 CALIBRATED = 1.1  # times the logit error at the end: from there on a model counts as calibrated
 
@@ -24,12 +37,14 @@ machine had, so seconds are no benchmark (that is `nox -s benchmark`)."""
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
     frame = pd.DataFrame([_line(sheet, entry) for entry in sheet.cells])
-    parts = [f"# {sheet.title}, {sheet.scale} scale"]
+    parts = [f"# {plain(sheet.title)}, {sheet.scale} scale"]
     if sheet.scale != PAPER_SCALE:
-        said = f"**Scale: {sheet.scale}** ({scale_notes.subject(sheet)})."
+        said = f"**Scale: {sheet.scale}** ({plain(scale_notes.subject(sheet))})."
         parts.append("\n".join([said, *scale_notes.reading(sheet)]))
-    for (model, dataset, bits), group in frame.groupby(["model", "dataset", "bits"], sort=False):
-        parts += [f"## {model} on {dataset}, {bits}", markdown(_rows(sheet, group))]
+    more = telling((entry["cell"] for entry in sheet.cells), *PANEL, "method", "iterations", "seed")
+    for key, group in frame.groupby([*PANEL, *more], sort=False, dropna=False):
+        model, dataset, *values = map(str, key)
+        parts += [f"## {plain(', '.join([f'{model} on {dataset}', *values]))}", markdown(_rows(sheet, group))]
         parts += ["### Seconds to a calibrated model", markdown(_calibrated(sheet, group))]
     return "\n\n".join([*parts, NOTES, "## How this was made", footer(sheet)]) + "\n"
 
@@ -49,7 +64,7 @@ def _rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
     rows = []
     for (method, iterations), group in frame.groupby(["method", "iterations"], sort=False):
         done, missing = group[group["status"] == "done"], holes(group["status"])
-        row = {"method": sheet.methods[method]["title"], "iterations": str(iterations)}
+        row = {"method": method_title(sheet, method), "iterations": str(iterations)}
         row |= dict.fromkeys(("patches", "seconds", "top-1", "logit error"), missing or NOT_RUN)
         if len(done):
             row |= {
@@ -72,7 +87,7 @@ def _calibrated(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
         for what, length in (("calibrated", first), ("least logit error", best), ("longest run", longest)):
             rows.append(
                 {
-                    "method": sheet.methods[method]["title"],
+                    "method": method_title(sheet, method),
                     "point": what,
                     "iterations": str(length),
                     "seconds": figure(means.loc[length, "seconds"]),

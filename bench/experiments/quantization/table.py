@@ -23,15 +23,21 @@ from bench.publish.parts import (
     difference,
     figure,
     footer,
+    heading,
     holes,
     markdown,
     mean_std,
+    method_title,
     model_title,
     percent,
     status,
+    telling,
 )
+from bench.publish.words import plain
 
 PAPER_TABLE = "table3"
+PAPER_DATASET, PAPER_RESOLUTION = "imagenet", 224  # what the paper's figures are of
+ROW = ("model", "method", "bits", "seed")  # axes that a row always tells apart
 
 COST_NOTES = """\
 FLOPs follow the paper's convention, by its closed form: multiply-accumulates of linear layers, patch embedding and
@@ -56,11 +62,11 @@ def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
     frame = _frame(sheet)
     paper_scale = sheet.scale == PAPER_SCALE
-    model = scale_notes.subject(sheet)
+    model = plain(scale_notes.subject(sheet))
     if sheet.grid == PAPER_TABLE:
-        parts = [f"# Table 3, {sheet.scale} scale: {sheet.title[0].lower()}{sheet.title[1:]}"]
+        parts = [f"# Table 3, {sheet.scale} scale: {heading(sheet.title)}"]
     else:
-        parts = [f"# {sheet.title}, {sheet.scale} scale"]
+        parts = [f"# {plain(sheet.title)}, {sheet.scale} scale"]
     if not paper_scale:
         parts.append(
             f"**Scale: {sheet.scale}** ({model}). Not the paper's models or data, and not its figures."
@@ -112,7 +118,7 @@ def _cost_row(
     }
     return {
         "model": model_title(name),
-        "method": method["title"],
+        "method": method_title(sheet, label),
         "sparsity": percent(0.0 if stopping is None else stopping.sparsity(patches)),
         "it/s": speed,
         "paper it/s": figure(reported["iterations_per_second"]),
@@ -138,6 +144,7 @@ def _measured(
         and settings["recipe"]["name"] == method["recipe"]
         and settings["stopping"] == schedule
         and settings["precision"] == "fp32"
+        and settings.get("resolution", PAPER_RESOLUTION) == PAPER_RESOLUTION
         and "engine" not in settings  # eager
         and method.get("score", "cls_attention") == "cls_attention"
     ]
@@ -174,20 +181,19 @@ def _frame(sheet: Sheet) -> pd.DataFrame:
 
 
 def _accuracy_rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
-    """One row per model, method and quantizer, the bit-widths side by side; seeds are not part of a row's identity.
-
-    The paper's figures are of its own quantizer, and stand beside no other.
+    """One row per model, method and quantizer, and whatever else tells cells apart; the bit-widths side by side; seeds
+    are not part of a row's identity. The paper's figures are of its own quantizer and data, and stand beside no other.
     """
     all_bits = list(dict.fromkeys(frame["bits"]))
-    with_paper = any(row.get("model") in set(frame["model"]) for row in paper.rows(PAPER_TABLE))
+    of_paper = set(frame["model"][frame["dataset"] == PAPER_DATASET])
+    with_paper = any(row.get("model") in of_paper for row in paper.rows(PAPER_TABLE))
+    more = telling((entry["cell"] for entry in sheet.cells), *ROW, QUANTIZER)
     rows = []
-    named = [QUANTIZER] if QUANTIZER in frame else []
-    for (model, _, label, *rest), group in frame.groupby(["model", "dataset", "method", *named], sort=False):
-        row = {
-            "model": model_title(model),
-            "method": sheet.methods[label]["title"],
-            **dict(zip(named, rest, strict=True)),
-        }
+    more = [*([QUANTIZER] if QUANTIZER in frame else []), *more]
+    for key, group in frame.groupby(["model", "method", *more], sort=False, dropna=False):
+        model, label, *values = key
+        row = {"model": model_title(model), "method": method_title(sheet, label)}
+        row |= {axis: str(value) for axis, value in zip(more, values, strict=True)}
         row |= _images_columns(group)
         for bits in all_bits:
             cells = group[group["bits"] == bits]
@@ -195,8 +201,10 @@ def _accuracy_rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
             row[f"{bits} top-1"] = shown
             if with_paper:
                 column = "FP" if sheet.methods[label]["source"] == "none" else bits
-                ours_too = not set(rest) - {DEFAULT, NOTHING}
-                reported = paper.figure(PAPER_TABLE, column, model=model, method=label) if ours_too else None
+                theirs = (group["dataset"] == PAPER_DATASET).all()
+                if QUANTIZER in group:
+                    theirs &= group[QUANTIZER].isin([DEFAULT, NOTHING]).all()
+                reported = paper.figure(PAPER_TABLE, column, model=model, method=label) if theirs else None
                 row[f"{bits} paper"] = figure(reported)
                 row[f"{bits} difference"] = difference(mean, reported)
             row[f"{bits} logit error"] = _errors(cells)
@@ -259,10 +267,13 @@ def _scale_notes(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
     """What the scale can show, and what is known of the model that was inverted."""
     notes = scale_notes.reading(sheet)
     if "teacher.validation_top1" in frame:
-        known = frame.dropna(subset=["teacher.validation_top1"]).drop_duplicates("model")
+        known = frame.dropna(subset=["teacher.validation_top1"]).drop_duplicates(["model", "dataset"])
+        several = known["model"].duplicated().any()
         scores = [
-            f"{model_title(m)} {v:.2f}%"
-            for m, v in zip(known["model"], known["teacher.validation_top1"], strict=True)
+            f"{model_title(model)}{f' on {plain(dataset)}' if several else ''} {value:.2f}%"
+            for model, dataset, value in zip(
+                known["model"], known["dataset"], known["teacher.validation_top1"], strict=True
+            )
         ]
         notes.append(f"Trained here; top-1 on the validation split, apart from test: {', '.join(scores)}.")
     if sheet.scale == PAPER_SCALE:
@@ -279,7 +290,7 @@ def _known(sheet: Sheet) -> str:
             for bits in ("W4/A8", "W8/A8")
             if bits in row
         )
-        method = sheet.methods.get(row["method"], {}).get("title", row["method"])
+        method = plain(method_title(sheet, row["method"]))
         lines.append(f"{model_title(row['model'])}, {method} ({row['what']}): {figures}.")
     return "\n".join(f"- {line}" for line in lines)
 

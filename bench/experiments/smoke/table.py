@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.publish.manifest import Sheet
-from bench.publish.parts import NOT_RUN, NOTHING, figure, footer, markdown
+from bench.publish.parts import NOT_RUN, NOTHING, figure, footer, heading, markdown
 
 NOTE = (
     "Models are hardly trained and images hardly inverted: this shows that tasks run here, and nothing else."
@@ -26,5 +26,5 @@ def text(sheet: Sheet) -> str:
                 "device": record.get("device", NOTHING),
             }
     ordered = sorted(rows.values(), key=lambda row: (row["kind"], row["task"]))
-    head = f"# Smoke test, {sheet.scale} scale: {sheet.title[0].lower()}{sheet.title[1:]}"
+    head = f"# Smoke test, {sheet.scale} scale: {heading(sheet.title)}"
     return "\n\n".join([head, markdown(ordered), NOTE, "## How this was made", footer(sheet)]) + "\n"

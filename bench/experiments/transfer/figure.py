@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from bench.publish.figures.kinds import Figure, Still
 from bench.publish.figures.material import Material, Row
-from bench.publish.figures.style import BLACK, canvas, look
+from bench.publish.figures.style import BLACK, canvas, drawn, look
 
 GRID = "kd"
 Panel = tuple[str, ...]  # model, data set, pool, and the student where the grid has several
@@ -62,7 +62,7 @@ def _panel(axes: Axes, material: Material, panel: Panel, rows: Sequence[Row]) ->
         low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
         axes.fill_between(steps, low, high, color=shown["color"], alpha=0.15, linewidth=0)
     _teacher(axes, material, panel)
-    axes.set_title(", ".join(panel))
+    axes.set_title(drawn(", ".join(panel)))
     axes.set_xlabel("steps")
     axes.set_ylabel("top-1 (%)")
     axes.set_ylim(0, 100)

@@ -19,14 +19,19 @@ from bench.publish.parts import (
     difference,
     figure,
     footer,
+    heading,
     holes,
     markdown,
     mean_std,
+    method_title,
     model_title,
     status,
+    telling,
 )
+from bench.publish.words import code, plain
 
 PAPER_TABLE = "table4"
+PANEL = ("model", "pool", "student")  # axes that part tables; others do where they tell cells apart
 
 NOTES = """\
 Top-1 (%) is that of the student on whole test pictures, after the last step: mean ± sample standard deviation over
@@ -49,17 +54,19 @@ on a hundredth of the images. Where the paper's figures disagree among themselve
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
     frame = _frame(sheet)
-    title = f"{sheet.title[0].lower()}{sheet.title[1:]}"
-    parts = [f"# Table 4, {sheet.scale} scale: {title}"]
+    parts = [f"# Table 4, {sheet.scale} scale: {heading(sheet.title)}"]
     if sheet.scale != PAPER_SCALE:
-        subject = scale_notes.subject(sheet)
+        subject = plain(scale_notes.subject(sheet))
         parts.append(
             f"**Scale: {sheet.scale}** ({subject}). Not the paper's models or data, and not its figures."
         )
-    for (model, pool, student), group in frame.groupby(["model", "pool", "student"], sort=False):
-        heading = f"## {model_title(model)}, pool `{pool}`: {_pool(sheet, pool)}"
-        heading += f", student `{student}`" if student else ""
-        parts += [heading, markdown(_rows(sheet, group))]
+    more = telling((entry["cell"] for entry in sheet.cells), *PANEL, "dataset", "method", "seed")
+    for key, group in frame.groupby([*PANEL, *more], sort=False, dropna=False):
+        model, pool, student, *values = key
+        title = f"## {plain(model_title(model))}, pool {code(pool)}: {_pool(sheet, pool)}"
+        title += f", student {code(student)}" if student else ""
+        title += "".join(f", {axis} {plain(str(v))}" for axis, v in zip(more, values, strict=True))
+        parts += [title, markdown(_rows(sheet, group))]
     parts += [NOTES, READING, *_scale_notes(sheet), *_measured(sheet, frame)]
     parts += [
         "Top-1 against steps: `figures/convergence.png`, made from the same records by `python -m bench figures`."
@@ -101,7 +108,7 @@ def _rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
     model = frame["model"].iloc[0]
     rows = []
     for method, group in frame.groupby("method", sort=False):
-        row = {"method": sheet.methods[method]["title"], "patches": _patches(group)}
+        row = {"method": method_title(sheet, method), "patches": _patches(group)}
         for dataset, cells in group.groupby("dataset", sort=False):
             mean, row[f"{dataset} top-1"] = _top1(cells)
             if any(line.get("model") == model for line in paper.rows(PAPER_TABLE)):
@@ -151,8 +158,9 @@ def _scale_notes(sheet: Sheet) -> list[str]:
 def _measured(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
     """What these very figures say about sparse against dense and against the controls, in one sentence each."""
     sentences = []
-    panels = frame.groupby(["model", "dataset", "pool", "student"], sort=False)
-    for (model, dataset, pool, student), group in panels:
+    more = telling((entry["cell"] for entry in sheet.cells), *PANEL, "dataset", "method", "seed")
+    for key, group in frame.groupby(["model", "dataset", *PANEL[1:], *more], sort=False, dropna=False):
+        model, dataset, pool, student, *values = key
         means = group[group["status"] == "done"].groupby("method")["top1"].agg(["mean", "count"])
         gaps = []
         for other in (
@@ -163,12 +171,12 @@ def _measured(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
         ):
             if {"deepinversion_sparse", other} <= set(means.index):
                 gap = means.loc["deepinversion_sparse", "mean"] - means.loc[other, "mean"]
-                gaps.append(f"{gap:+.1f} over `{sheet.methods[other]['title']}`")
+                gaps.append(f"{gap:+.1f} over {code(method_title(sheet, other))}")
         if gaps:
-            taught = f", student `{student}`" if student else ""
-            sentences.append(
-                f"Measured here, {model_title(model)} on {dataset}, pool `{pool}`{taught}: sparse is {', '.join(gaps)}."
-            )
+            taught = f", student {code(student)}" if student else ""
+            taught += "".join(f", {axis} {plain(str(v))}" for axis, v in zip(more, values, strict=True))
+            place = f"{plain(model_title(model))} on {plain(dataset)}, pool {code(pool)}{taught}"
+            sentences.append(f"Measured here, {place}: sparse is {', '.join(gaps)}.")
     return sentences
 
 

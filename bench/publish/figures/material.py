@@ -14,7 +14,9 @@ import smi
 from bench.engine import atomic
 from bench.engine.store import Record, Store
 from bench.publish import manifest, scale_notes
+from bench.publish.figures.style import drawn
 from bench.publish.manifest import Sheet
+from bench.publish.parts import method_title
 from bench.tasks.images import FILE
 
 
@@ -32,6 +34,10 @@ class Row:
     def metrics(self, column: str) -> Mapping[str, Any]:
         return self.records[column]["metrics"]
 
+    def place(self, *free: str) -> dict[str, Any]:
+        """Its cell less the axes that are free."""
+        return {axis: value for axis, value in self.cell.items() if axis not in free}
+
 
 @dataclass(frozen=True)
 class Material:
@@ -47,6 +53,7 @@ class Material:
 
     @property
     def scale_line(self) -> str:
+        """Plain text; `style.drawn` makes it a figure's."""
         return scale_notes.line(self.scale, *self.sheets.values())
 
     def afresh(self) -> Material:
@@ -78,11 +85,18 @@ class Material:
         return smi.SyntheticImages.load(path)
 
     def title(self, grid: str, method: str) -> str:
-        """How the grid calls a method."""
-        return str(self.sheet(grid).methods.get(method, {}).get("title", method))
+        """How the grid calls a method, as text to draw."""
+        return drawn(method_title(self.sheet(grid), method))
+
+    def subject(self, grid: str, cell: Mapping[str, Any]) -> str:
+        """A cell's model, and its data set where the grid has several."""
+        several = len({entry["cell"].get("dataset") for entry in self.sheet(grid).cells}) > 1
+        return f"{cell['model']} on {cell['dataset']}" if several else str(cell["model"])
 
     def command(self, grid: str) -> str:
-        """What makes a grid's records."""
+        """What makes a grid's records: as it was given, where it was."""
+        if grid in self.sheets:
+            return self.sheets[grid].command
         return f"python -m bench.sweep --grid experiments/{grid}.yaml --scale {self.scale}"
 
     def _rows(self, sheet: Sheet, columns: tuple[str, ...]) -> Iterator[Row]:

@@ -12,13 +12,14 @@ from bench.engine import atomic
 from bench.errors import BenchError
 from bench.publish.figures import Outcome, all_figures
 from bench.publish.parts import provenance
+from bench.publish.words import code, plain
 from bench.text import plural
 
 INDEX = "figures.json"
 FORMAT = 1  # of figures.json
 HEAD = """# Figures, {scale} scale
 
-Made by `{command}` from the records in [records](../records/) and the images in the store; do not edit.
+Made by {command} from the records in [records](../records/) and the images in the store; do not edit.
 {scale_line}.
 """
 
@@ -32,9 +33,9 @@ def write(outcomes: Sequence[Outcome], folder: Path, scale_line: str, command: s
     atomic.write_json(
         folder / INDEX, {"format": FORMAT, "scale": scale, "command": command, "figures": entries}
     )
-    parts = [HEAD.format(scale=scale, command=command, scale_line=scale_line)]
+    parts = [HEAD.format(scale=scale, command=code(command), scale_line=plain(scale_line))]
     parts += [_section(entry) for entry in entries if entry["files"]]
-    missing = [f"- {entry['title']}: {entry['missing']}" for entry in entries if not entry["files"]]
+    missing = [f"- {entry['title']}: {plain(entry['missing'])}" for entry in entries if not entry["files"]]
     if missing:
         parts.append("## Not made\n\n" + "\n".join(missing) + "\n")
     path = folder / "README.md"
@@ -80,7 +81,7 @@ def describe(outcome: Outcome) -> dict[str, Any]:
 
 def _section(entry: dict[str, Any]) -> str:
     drawn_from = "; ".join(
-        f"{source['grid']} ({plural(len(source['records']), 'record')}, {source['hardware']}, {source['date']})"
+        f"{source['grid']} ({plural(len(source['records']), 'record')}, {plain(source['hardware'])}, {source['date']})"
         for source in entry["sources"]
     )
     return (

@@ -75,6 +75,12 @@ SETTINGS: Mapping[str, Any] = {
 }
 
 
+def drawn(text: str) -> str:
+    """Any text as matplotlib draws it as it stands: one line, no formulas, and no name that legends leave out."""
+    line = " ".join(text.split()).replace("$", r"\$")
+    return f" {line}" if line.startswith("_") else line
+
+
 def look(method: str, others: Iterable[str] = ()) -> dict[str, str]:
     """Keyword arguments of `plot` for a method; `others` are all methods of the figure, in their order."""
     if method in LOOKS:
@@ -90,8 +96,8 @@ def canvas(height: float, title: str, scale_line: str, dpi: int = DPI) -> Canvas
     """An empty figure with a title that names the scale. Not of pyplot: nothing global, nothing to close."""
     figure = Canvas(figsize=(WIDTH, height), dpi=dpi, layout="constrained")
     figure.get_layout_engine().set(rect=(0.005, 0.005, 0.99, 0.99 - TITLE / height))
-    figure.text(0.006, 1 - 0.05 / height, title, fontsize=11, fontweight="bold", ha="left", va="top")
-    figure.text(0.006, 1 - 0.25 / height, scale_line, fontsize=8, color="#444444", ha="left", va="top")
+    figure.text(0.006, 1 - 0.05 / height, drawn(title), fontsize=11, fontweight="bold", ha="left", va="top")
+    figure.text(0.006, 1 - 0.25 / height, drawn(scale_line), fontsize=8, color="#444444", ha="left", va="top")
     return figure
 
 

@@ -13,6 +13,7 @@ from bench.publish import manifest
 from bench.publish.figures import page as figures_page
 from bench.publish.manifest import Sheet
 from bench.publish.parts import provenance
+from bench.publish.words import shown
 
 TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".gif": "image/gif"}
 
@@ -26,7 +27,7 @@ class Table:
 
     def heading(self, scale: str) -> str:
         """Its first heading as far as the colon, less the scale, which the report's own title says."""
-        first = self.markdown.partition("\n")[0].lstrip("# ").partition(":")[0]
+        first = shown(self.markdown.partition("\n")[0].lstrip("# ").partition(":")[0])
         return first.replace(f", {scale} scale", "") or self.name
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml_text
+from two_datasets import doubled
 
 from bench import experiments
 from bench.engine.plan import make_plan
@@ -166,3 +167,11 @@ def test_the_page_names_its_scale_and_every_switch():
     page = table.text(made_up_sheet())
     assert page.startswith("# Deviations, digits scale\n") and "Not the paper's models or data" in page
     assert all(f"`{name}`" in page for name in (*OF_INVERSION, *OF_CALIBRATION))
+
+
+def test_two_data_sets_have_a_table_each():
+    page = table.text(doubled(made_up_sheet()))
+    for place, top1 in (("digits, W4/A8", "90.50 ± 0.71 (2)"), ("pets, W4/A8", "50.50 ± 0.71 (2)")):
+        part = page.partition(f"## digits_vit, {place}")[2].partition("\n## ")[0]
+        (row,) = [line for line in part.splitlines() if line.startswith("| by_the_text")]
+        assert top1 in row

@@ -73,3 +73,10 @@ def test_what_was_not_run_is_a_hole():
     assert points(sheet)["longest run"][0] == "1"
     assert "not run" in iterations.text(sheet)
     assert "not run" in iterations.text(Sheet(**{**vars(sheet), "records": {}}))
+
+
+def test_two_quantizers_have_tables_of_their_own():
+    sheet = sheet_of({1: [0.2], 10: [0.1]})
+    cells = [{**e, "cell": {**e["cell"], "quantizer": q}} for q in ("psaq", "repq") for e in sheet.cells]
+    page = iterations.text(Sheet(**{**vars(sheet), "cells": cells}))
+    assert "## a_vit on d, W8/A8, psaq\n" in page and "## a_vit on d, W8/A8, repq\n" in page

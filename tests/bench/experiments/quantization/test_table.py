@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml_text
+from two_datasets import doubled
 
 from bench import publish
 from bench.engine.store import Store
@@ -117,6 +118,22 @@ def test_seeds_are_averaged_and_the_papers_figure_stands_beside():
     cells = row(quantization.text(paper_sheet()), "DeepInversion (sparse)")
     assert cells[2:5] == ["76.5%", "46 of 196", "210.0 ± 14.1 (2)"]
     assert cells[5:9] == ["64.50 ± 0.71 (2)", "64.04", "+0.46", "5.50 ± 0.71 (2) %"]
+
+
+def test_rows_of_two_data_sets_are_told_apart_and_only_the_papers_is_held_against_its_figures():
+    text = quantization.text(doubled(paper_sheet()))
+    imagenet, pets = row(text, "(sparse)", "imagenet"), row(text, "(sparse)", "pets")
+    assert imagenet[2] == "imagenet" and imagenet[6:9] == ["64.50 ± 0.71 (2)", "64.04", "+0.46"]
+    assert pets[2] == "pets" and pets[6:9] == ["24.50 ± 0.71 (2)", "-", "-"]
+
+
+def test_a_title_moves_no_column():
+    sheet = paper_sheet()
+    methods = {**sheet.methods, "gaussian_noise": {**sheet.methods["gaussian_noise"], "title": "W|A\nnoise"}}
+    lines = quantization.text(replace(sheet, methods=methods)).splitlines()
+    (noise,) = [line for line in lines if line.startswith("|") and "W\\|A noise" in line]
+    (real,) = [line for line in lines if "| Real images" in line]
+    assert noise.replace("\\|", "").count("|") == real.count("|")
 
 
 def test_every_hole_is_shown_as_a_hole():

@@ -182,6 +182,24 @@ def test_lines_are_means_over_seeds_and_bands_their_spread(tmp_path):
     assert band[:, 1].max() == pytest.approx(89 + 2**0.5)
 
 
+def test_whatever_methods_are_called_a_figure_draws_them(tmp_path):
+    sheet = make_sheet("digits", "digits_vit", ("digits",))
+    names = {"deepinversion_dense": "costs $5, or $6", "deepinversion_sparse": "_sparse", "teacher": "a\nb"}
+    for method, title in names.items():
+        sheet.methods[method] = {**sheet.methods[method], "title": title}
+    outcome = figures.draw(convergence.FIGURE, Material("digits", {"kd": sheet}, tmp_path), tmp_path)
+    assert not outcome.missing
+    axes = convergence.draw(Material("digits", {"kd": sheet}, tmp_path)).canvas.axes[0]
+    assert {"costs \\$5, or \\$6", " _sparse"} <= set(axes.get_legend_handles_labels()[1])
+
+
+def test_two_pools_and_two_data_sets_are_never_one_row():
+    sheet = make_sheet("digits", "digits_vit", ("digits",))
+    cells = [*sheet.cells, *({**e, "cell": {**e["cell"], "epochs": 7}} for e in sheet.cells)]
+    page = text(Sheet(**{**vars(sheet), "cells": cells}))
+    assert page.count("\n## digits_vit, pool `few`") == 2 and ", epochs 7" in page
+
+
 def test_without_records_the_figure_names_the_command(tmp_path):
     with pytest.raises(NotMade, match=r"bench.sweep --grid experiments/kd.yaml --scale digits"):
         convergence.draw(Material("digits", {}, tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import ClassVar
 
 import matplotlib
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from bench.cli.arguments import exit_code
 from bench.experiments.cost.figure import shares
 from bench.experiments.gallery.loss import WINDOW, elapsed, running_mean
+from bench.experiments.gallery.pictures import shown
 from bench.publish.figures import all_figures, files, style
 from bench.publish.figures.__main__ import main
 from bench.publish.figures.kinds import Animation, Still
@@ -153,3 +155,33 @@ def test_bad_input_is_one_line(tmp_path: Path, arguments, said, capsys):
     message = capsys.readouterr().err
     assert said in message and message.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def a_row(model, dataset, method, seed=0):
+    return Row({"model": model, "dataset": dataset, "method": method, "seed": seed}, {"images": {}})
+
+
+class OnlyRows:
+    """Material of some rows."""
+
+    used: ClassVar[dict] = {}
+
+    def __init__(self, rows):
+        self.found = rows
+
+    def rows(self, grid, *columns):
+        return self.found
+
+
+def test_pictures_of_two_data_sets_never_stand_in_one_figure():
+    rows = [a_row("m", d, s, seed) for d in ("x", "y") for s in ("a", "b") for seed in (0, 1)]
+    assert [run.row for run in shown(OnlyRows(rows))] == [rows[0], rows[2]]
+    assert [run.row for run in shown(OnlyRows([*rows, a_row("n", "y", "a")]))] == [
+        *(rows[0], rows[2]),
+        a_row("n", "y", "a"),
+    ]
+
+
+def test_any_text_is_drawn_as_it_stands():
+    for text, drawn in (("a\nb", "a b"), ("$x$", r"\$x\$"), ("_a", " _a"), ("plain (x)", "plain (x)")):
+        assert style.drawn(text) == drawn
