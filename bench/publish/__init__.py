@@ -17,7 +17,8 @@ from bench.engine.store import Store
 from bench.errors import BenchError
 from bench.experiments import EXPERIMENTS, part
 from bench.grid import Grid
-from bench.publish import claims, index, manifest
+from bench.publish import index, manifest
+from bench.publish.claims import page as claims
 from bench.publish.manifest import Sheet
 
 

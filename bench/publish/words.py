@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # What markdown takes for its own. An underscore within a word is none of it; & only where an entity follows.
-_SPECIAL = re.compile(r"[\\`*\[\]<|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+_SPECIAL = re.compile(r"[\\`*\[\]|~]|<(?=[A-Za-z/!?])|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.publish.claims import Claim, Measure
+from bench.publish.claims import MARGIN, Claim, Measure
 
 
 def at_first_score(metrics: Mapping[str, Any]) -> float:
@@ -14,8 +14,10 @@ def at_first_score(metrics: Mapping[str, Any]) -> float:
 
 
 DENSE, SPARSE = "deepinversion_dense", "deepinversion_sparse"
-LAST = Measure("transfer", "student's top-1 at the end", "points", lambda metrics: metrics["top1"])
-FIRST = Measure("transfer", "student's top-1 when first scored", "points", at_first_score)
+LAST = Measure(
+    "transfer", "student's top-1 at the end", "points", lambda metrics: metrics["top1"], margin=MARGIN
+)
+FIRST = Measure("transfer", "student's top-1 when first scored", "points", at_first_score, margin=MARGIN)
 
 CLAIMS = (
     Claim("Sparse images teach faster than dense ones", "kd", SPARSE, DENSE, (FIRST, LAST)),

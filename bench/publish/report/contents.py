@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".gif": "image/gif"}
 
 @dataclass(frozen=True)
 class Table:
-    """A table's page: stem of its file and its markdown."""
+    """A table's page: stem of its file, its markdown, and the pictures in it: file name -> contents."""
 
     name: str
     markdown: str
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     def heading(self, scale: str) -> str:
         """Its first heading as far as the colon, less the scale, which the report's own title says."""
@@ -64,7 +65,9 @@ def collect(folder: Path) -> Contents:
         raise BenchError(f"{folder} is no folder; give that of a scale, e.g. results/digits")
     scale = folder.resolve().name
     sheets = {sheet.grid: sheet for sheet in manifest.sheets(folder.resolve().parent) if sheet.scale == scale}
-    tables = [Table(path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.md"))]
+    beside = {path.name: path.read_bytes() for path in sorted(folder.glob("*")) if path.suffix in TYPES}
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
+    tables = [Table(name, text, beside) for name, text in texts.items()]
     tables.sort(key=lambda table: (_rank(table.name, sheets), table.name))
     if not tables and not sheets:
         raise BenchError(

@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from html import escape
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,7 +20,7 @@ from markupsafe import Markup
 
 from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
-from bench.publish.report.contents import Contents, Picture, Table
+from bench.publish.report.contents import TYPES, Contents, Picture, Table
 from bench.text import plural
 
 TEMPLATES = Environment(
@@ -88,10 +90,20 @@ def _table(table: Table) -> Markup:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.add_render_rule("table_open", lambda *_: f"{box}<table>")
     markdown.add_render_rule("table_close", lambda *_: "</table></div>")
+    markdown.add_render_rule("image", lambda _, tokens, place, *__: _within(tokens[place], table))
     tokens = markdown.parse(table.markdown)
     for token in tokens:
         _demote(token)
     return Markup(markdown.renderer.render(tokens, markdown.options, {}))  # escaped by markdown-it
+
+
+def _within(token: Token, table: Table) -> str:
+    """A picture of a table's page as part of this one; what does not lie beside the page is only named."""
+    name = str(token.attrs.get("src", ""))
+    if name not in table.pictures:
+        return escape(token.content)
+    data = base64.b64encode(table.pictures[name]).decode()
+    return f'<img src="data:{TYPES[Path(name).suffix]};base64,{data}" alt="{escape(token.content)}">'
 
 
 def _demote(token: Token) -> None:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bench.cli.arguments import exit_code
 from bench.publish.report import build
@@ -46,6 +47,16 @@ class Balance(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+
+def test_pictures_beside_a_page_are_part_of_the_report_and_others_only_named(folder):
+    Image.new("RGB", (4, 4)).save(folder / "plot.png")
+    (folder / "README.md").write_text(
+        "# C\n\n![one](plot.png) ![two](https://a.example/b.png) ![3](../x.png)\n"
+    )
+    page = Balance(build(folder))
+    sources = {attributes.get("alt"): attributes["src"] for tag, attributes in page.tags if tag == "img"}
+    assert set(sources) == {"one"} and sources["one"].startswith("data:image/png;base64,")
 
 
 @pytest.fixture
