@@ -51,15 +51,17 @@ def sources_of(options: argparse.Namespace) -> Sources:
 
 def command_line(options: argparse.Namespace, scale: str) -> str:
     """The command that makes a grid's table again, for pages that anybody may read: its grid as it was given, from the
-    project's root where it lies there. Folders of data and weights, and those that a grid lies in elsewhere on the
-    machine, are nobody's business: NAME=DIR and DIR stand for them."""
-    words = ["python", "-m", "bench.sweep", "--grid", shlex.quote(_grid_path(options.grid)), "--scale", scale]
+    project's root where it lies there. Folders of data and weights, and those that lie elsewhere on the machine,
+    are nobody's business: NAME=DIR and DIR stand for them."""
+    words = ["python", "-m", "bench.sweep", "--grid", shlex.quote(_named(options.grid)), "--scale", scale]
     for entry in options.data:
         words += ["--data", shlex.quote(entry.partition("=")[0] + "=DIR")]
     if options.imagenet is not None:
         words += ["--imagenet", "DIR"]
     if options.checkpoints is not None:
         words += ["--checkpoints", "DIR"]
+    for folder in options.include:
+        words += ["--include", shlex.quote(_named(folder))]
     if options.only:
         words += ["--only", shlex.quote(options.only)]
     if options.allow_cpu:
@@ -67,7 +69,8 @@ def command_line(options: argparse.Namespace, scale: str) -> str:
     return " ".join(words)
 
 
-def _grid_path(path: Path) -> str:
+def _named(path: Path) -> str:
+    """A path as pages name it."""
     place = path.parent.resolve() / path.name
     for root in (ROOT, Path.cwd().resolve()):
         if place.is_relative_to(root):

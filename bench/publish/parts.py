@@ -129,8 +129,9 @@ def footer(sheet: Sheet) -> str:
 
 
 def spent(record: Record) -> float:
-    """Seconds of all attempts at a task, those that were stopped included; of the last where no others are known."""
-    return float(record.get("seconds_of_all_attempts", record["seconds"]))
+    """Seconds of all attempts at a task: the last, and those before it that were stopped, where they are known."""
+    earlier = record.get("earlier_attempts") or ()
+    return math.fsum([record["seconds"], *(attempt["seconds"] for attempt in earlier)])
 
 
 def _commit(record: Record) -> str:

@@ -10,12 +10,14 @@ from typing import Any
 from bench import models
 from bench.datasets import open_split
 from bench.engine.task import Job
-from bench.tasks.scoring import top1
+from bench.tasks import answers
+from bench.tasks.scoring import answered_right
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Metrics: top1 (%), pictures (their number)."""
+    """Metrics: top1 (%), pictures (their number), right (which of them, bench.tasks.answers)."""
     model, data = models.load(job.inputs["teacher"], job.device)
     test = open_split(job.task.settings["test"], data, job.sources)
-    accuracy = top1(model, test, job.device, job.progress, job.should_stop)
-    return {"top1": accuracy, "pictures": len(test)}
+    right = answered_right(model, test, job.device, job.progress, job.should_stop)
+    top1 = 100 * int(right.sum()) / len(right)
+    return {"top1": top1, "pictures": len(test), answers.FIELD: answers.pack(right)}

@@ -16,14 +16,13 @@ import smi
 from bench import models
 from bench.engine.task import Task
 from bench.errors import BenchError
-from bench.experiments.builders.common import Count, Method, Number, Seed, Settings, TaskBuilder
+from bench.experiments.builders.common import SET_STRIDE, Count, Method, Number, Seed, Settings, TaskBuilder
 from bench.grid import Strict
 from bench.models import fine_tuning
 from smi.errors import SmiError
 
 STUDENT = "student"  # an axis that a grid may have: names of settings' students, or FRESH, which is meant without it
 FRESH = "fresh"
-SET_STRIDE = 10_000  # between the seeds of two sets of one pool; seeds of a grid must stay below it
 
 
 class Pool(Strict):
@@ -102,7 +101,7 @@ class TransferTaskBuilder(TaskBuilder):
         patches = None if schedule is None else schedule.kept_counts(self.outline(model).num_patches)[-1]
         settings = {
             "student": self._student(model, dataset),
-            "seed": seed,
+            "seed": self.seed(model, seed),
             "transfer": self._learning(chosen, patches),
             "evaluate_every": self.settings.evaluate_every,
             "test": self.split(dataset, "test"),

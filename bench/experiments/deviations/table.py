@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.grid import PAPER_SCALE
+from bench.publish import told_apart
 from bench.publish.manifest import Sheet
 from bench.publish.parts import (
     NOT_RUN,
@@ -20,6 +21,7 @@ from bench.publish.parts import (
     telling,
 )
 from bench.publish.words import plain
+from bench.tasks import answers
 from smi.published import OF_CALIBRATION, OF_INVERSION
 
 NOTES = """\
@@ -53,6 +55,8 @@ def text(sheet: Sheet) -> str:
         )
     for place, entries in groups.items():
         parts += [f"## {plain(', '.join(map(str, place)))}", markdown(_rows(sheet, entries))]
+    if any(answers.FIELD in record["metrics"] for record in sheet.records.values()):
+        parts.append(told_apart.NOTE)
     parts += [NOTES, KEEP_ZERO_NOTE, "## The switches", _switches(), "## How this was made", footer(sheet)]
     return "\n\n".join(parts) + "\n"
 
@@ -87,6 +91,8 @@ def _row(sheet: Sheet, method: str, ours: Mapping[int, Any], first: Mapping[int,
         row[f"change of {title}"] = (
             _change(sheet, metric, factor, values, first) if ours is not first else NOTHING
         )
+        if metric == "top1" and ours is not first and (apart := _told_apart(sheet, ours, first)):
+            row[f"change of {title}"] += f", {apart}"
     whole = [_figure(sheet, tasks, "quantize", "reference_top1") for tasks in ours.values()]
     known = sorted({top1 for top1 in whole if top1 is not None})
     row["full precision, same pictures"] = ", ".join(f"{top1:.2f}" for top1 in known) or NOTHING
@@ -105,6 +111,13 @@ def _change(
         return NOTHING
     spread = f" ± {statistics.stdev(changes):.2f}" if len(changes) > 1 else ""
     return f"{statistics.fmean(changes):+.2f}{spread}"
+
+
+def _told_apart(sheet: Sheet, ours: Mapping[int, Any], first: Mapping[int, Any]) -> str:
+    both = [(ours[seed], first[seed]) for seed in ours if seed in first]
+    return told_apart.said(
+        tuple(sheet.records.get(tasks.get("quantize", "")) for tasks in pair) for pair in both
+    )
 
 
 def _figure(sheet: Sheet, tasks: Mapping[str, str], column: str, metric: str) -> float | None:

@@ -14,8 +14,10 @@ import smi
 from bench import models
 from bench.experiments import paper
 from bench.experiments.builders.quantization import DEFAULT, QUANTIZER
+from bench.experiments.quantization import apart
+from bench.experiments.quantization.apart import ROW
 from bench.grid import PAPER_SCALE
-from bench.publish import scale_notes
+from bench.publish import scale_notes, told_apart
 from bench.publish.manifest import Sheet
 from bench.publish.parts import (
     NOT_RUN,
@@ -37,7 +39,6 @@ from bench.publish.words import plain
 
 PAPER_TABLE = "table3"
 PAPER_DATASET, PAPER_RESOLUTION = "imagenet", 224  # what the paper's figures are of
-ROW = ("model", "method", "bits", "seed")  # axes that a row always tells apart
 
 COST_NOTES = """\
 FLOPs follow the paper's convention, by its closed form: multiply-accumulates of linear layers, patch embedding and
@@ -76,6 +77,8 @@ def text(sheet: Sheet) -> str:
         parts += ["## Upstream cost: DeiT/16 at 224x224", markdown(cost), COST_NOTES]
     parts += [f"## Data-free quantization: {model}", markdown(_accuracy_rows(sheet, frame))]
     parts.append(ACCURACY_NOTES.format(count=_count(sheet)))
+    if apart_rows := apart.rows(sheet):
+        parts += ["### Rows told apart", markdown(apart_rows), told_apart.NOTE]
     parts += [_schedules(sheet), *_scale_notes(sheet, frame)]
     parts += ["## How this was made", footer(sheet)]
     return "\n\n".join(parts) + "\n"

@@ -42,6 +42,13 @@ def test_data_and_weights_are_named_without_their_folders():
     ]
 
 
+def test_folders_of_ones_own_modules_are_named_as_grids_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    text = named("--grid", "g.yaml", "--include", "mine", "--include", "/home/me/scores")
+    assert text.endswith("--include mine --include DIR/scores")
+
+
 @pytest.mark.parametrize("name", ["a b.yaml", "$(x).yaml", "it's.yaml"])
 def test_the_command_can_be_pasted_whatever_the_grid_is_called(name):
     words = shlex.split(named("--grid", name))

@@ -77,7 +77,8 @@ def test_methods_of_one_title_are_told_apart_by_their_names():
 
 def test_seconds_are_of_all_attempts_where_they_are_known():
     made = {"device": "d|e", "device_type": "cpu", "versions": {}, "finished": "2026-01-01", "status": "done"}
-    records = {"a": {**made, "seconds": 2.0}, "b": {**made, "seconds": 3.0, "seconds_of_all_attempts": 30.0}}
+    records = {"a": {**made, "seconds": 2.0}, "b": {**made, "seconds": 3.0}}
+    records["b"]["earlier_attempts"] = [{"seconds": 20.0, "ended": "stopped"}, {"seconds": 7.0}]
     found = sheet({}, records)
     assert spent(records["b"]) == 30 and provenance(found)["seconds"] == "32 in 2 tasks"
     assert "hardware: d\\|e (cpu)" in footer(found) and "command: `` run `x` ``" in footer(found)

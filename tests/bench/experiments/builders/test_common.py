@@ -235,3 +235,47 @@ def test_every_length_is_an_inversion_of_its_own():
         assert (stopping or {"at": []})["at"] == reached
     # up to the first stop sparse is dense: lengths 1, 5, 10 and 20
     assert len({cell.tasks["images"].key for cell in cells}) == 3 * (8 + 4)
+
+
+def seeds_of(cells) -> dict[str, set[int]]:
+    """Model -> seeds of its images."""
+    found: dict[str, set[int]] = {}
+    for cell in cells:
+        for column, task in cell.tasks.items():
+            if column == "images":
+                found.setdefault(cell.cell["model"], set()).add(task.settings["seed"])
+    return found
+
+
+def test_each_teacher_has_seeds_of_its_own_where_the_scale_says_so_and_else_no_key_moves(table3):
+    def two_teachers(grid, seeds=None):
+        scale = grid["scales"]["digits"]
+        scale["axes"]["model"] = ["digits_vit@0", "digits_vit@3"]
+        if seeds is not None:
+            scale["settings"]["seeds"] = seeds
+
+    def own(grid):
+        two_teachers(grid, "per_teacher")
+
+    assert seeds_of(table3(two_teachers)) == {"digits_vit@0": {0, 1, 2}, "digits_vit@3": {0, 1, 2}}
+    assert seeds_of(table3(own)) == {"digits_vit@0": {0, 1, 2}, "digits_vit@3": {3000, 3001, 3002}}
+    shared = table3(lambda grid: two_teachers(grid, "shared"))
+    names = [[task.name for task in cell.tasks.values()] for cell in shared]
+    assert names == [[task.name for task in cell.tasks.values()] for cell in table3(two_teachers)]
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "said"),
+    [
+        ("seed", [1000], "whole numbers below 1000"),
+        ("model", ["digits_vit@10"], "teachers 0 to 9"),
+    ],
+)
+def test_seeds_of_teachers_never_meet(table3, axis, values, said):
+    def change(grid):
+        scale = grid["scales"]["digits"]
+        scale["settings"]["seeds"] = "per_teacher"
+        scale["axes"][axis] = values
+
+    with pytest.raises(BenchError, match=said):
+        table3(change)

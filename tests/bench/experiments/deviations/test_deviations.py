@@ -14,6 +14,7 @@ from bench.experiments.deviations import plan as pipeline
 from bench.experiments.deviations import table
 from bench.grid import load
 from bench.publish.manifest import Sheet
+from bench.tasks.answers import pack
 from smi.published import OF_CALIBRATION, OF_INVERSION
 
 EXPERIMENTS = Path(__file__).parents[4] / "experiments"
@@ -175,3 +176,17 @@ def test_two_data_sets_have_a_table_each():
         part = page.partition(f"## digits_vit, {place}")[2].partition("\n## ")[0]
         (row,) = [line for line in part.splitlines() if line.startswith("| by_the_text")]
         assert top1 in row
+
+
+def test_a_change_says_whether_the_models_are_told_apart_where_their_answers_are_known():
+    sheet = made_up_sheet()
+    for method, right in (("by_the_text", [True] * 20), ("eight_bit", [False] * 20)):
+        for seed in (0, 1):
+            made = sheet.records[f"quantize-{method}{seed}"]
+            made["metrics"] |= {"pictures": 20, "right": pack(right)}
+    for made in sheet.records.values():
+        made["settings"] = {"test": "digits"}
+    page = table.text(sheet)
+    (row,) = [line for line in page.splitlines() if line.startswith("| eight_bit")]
+    assert "+0.00 ± 1.41, told apart: 2 of 2" in row and "McNemar" in page
+    assert page.count("told apart:") == 1

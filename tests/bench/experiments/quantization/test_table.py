@@ -18,6 +18,7 @@ from bench.publish import manifest
 from bench.publish.__main__ import main
 from bench.publish.manifest import Sheet
 from bench.publish.parts import difference, holes, mean_std, status
+from bench.tasks.answers import FIELD, pack
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "table3.md"
 GRID = yaml_text.read(Path(__file__).parents[4] / "experiments" / "table3.yaml")
@@ -125,6 +126,21 @@ def test_rows_of_two_data_sets_are_told_apart_and_only_the_papers_is_held_agains
     imagenet, pets = row(text, "(sparse)", "imagenet"), row(text, "(sparse)", "pets")
     assert imagenet[2] == "imagenet" and imagenet[6:9] == ["64.50 ± 0.71 (2)", "64.04", "+0.46"]
     assert pets[2] == "pets" and pets[6:9] == ["24.50 ± 0.71 (2)", "-", "-"]
+
+
+def test_rows_that_claims_compare_say_whether_their_models_are_told_apart():
+    assert "told apart" not in quantization.text(paper_sheet()), "records without answers say nothing"
+    sheet = paper_sheet()
+    dense = {f"quantize-d{seed}": quantized(f"d{seed}", 60.0 + seed) for seed in (0, 1)}
+    records = {**sheet.records, **dense}
+    for name in ("quantize-s0", "quantize-s1", *dense):
+        right = [name[-2] == "s" or place % 3 > 0 for place in range(60)]
+        metrics = {**records[name]["metrics"], "pictures": 60, FIELD: pack(right)}
+        records[name] = {**records[name], "metrics": metrics, "settings": {"test": "imagenet"}}
+    text = quantization.text(replace(sheet, records=records))
+    part = text.partition("### Rows told apart")[2]
+    cells = row(part, "DeepInversion (sparse) less DeepInversion (dense)")
+    assert cells[2:] == ["+4.00, told apart: 2 of 2", "-"] and "McNemar" in part
 
 
 def test_a_title_moves_no_column():
