@@ -18,7 +18,6 @@ from bench.errors import BenchError
 from bench.experiments import EXPERIMENTS, part
 from bench.grid import Grid
 from bench.publish import index, manifest
-from bench.publish.claims import page as claims
 from bench.publish.manifest import Sheet
 
 
@@ -58,7 +57,9 @@ def render_again(results: Path) -> list[Path]:
 
 def _summarise(results: Path, found: Sequence[Sheet]) -> list[Path]:
     """Write the pages that are made of several tables: the index, and for scales that can tell, the paper's claims."""
-    judged = claims.write(results, found)
+    from bench.publish.claims import page  # scipy and numpy, which a bad command line need not wait for
+
+    judged = page.write(results, found)
     return [*judged, index.write(results, found, judged)]
 
 
