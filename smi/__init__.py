@@ -2,6 +2,7 @@
 
     images = smi.invert(model, count=32, stopping=smi.Stopping(at=(50, 100, 200, 300), drop=0.3), seed=0)
     small = smi.quantize(model, images, weight_bits=4, activation_bits=8)
+    small.save("vit.safetensors"); small.export("vit.onnx")
     student = smi.transfer(model, student, images, steps=500, temperature=20)
 
 Source: Hu et al., "Sparse Model Inversion: Efficient Inversion of Vision Transformers for Data-Free Applications",
@@ -13,6 +14,7 @@ from smi.checkpoint import Checkpoint
 from smi.errors import (
     CheckpointError,
     Interrupted,
+    InvalidFile,
     InvalidImages,
     InvalidSetting,
     NonFiniteLoss,
@@ -25,7 +27,7 @@ from smi.foreign.convert import to_timm
 from smi.images import SyntheticImages
 from smi.inversion import invert
 from smi.objectives import TERMS, Objective
-from smi.quantization import QUANTIZERS, QuantizedViT, Quantizer, quantize, quantizer
+from smi.quantization import QUANTIZERS, QuantizedViT, Quantizer, load_quantized, quantize, quantizer
 from smi.recipes import RECIPES, Recipe, recipe
 from smi.stopping import SCORES, Stopping
 from smi.transfer import Transfer, distil, transfer
@@ -43,6 +45,7 @@ __all__ = [
     "CheckpointError",
     "Execution",
     "Interrupted",
+    "InvalidFile",
     "InvalidImages",
     "InvalidSetting",
     "NonFiniteLoss",
@@ -60,6 +63,7 @@ __all__ = [
     "distil",
     "flops",
     "invert",
+    "load_quantized",
     "published",
     "quantize",
     "quantizer",

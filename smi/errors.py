@@ -21,6 +21,10 @@ class NotCalibrated(SmiError):
     """A quantized model was asked for answers before it had its ranges."""
 
 
+class InvalidFile(SmiError):
+    """A file of a quantized model is damaged, of another version, cannot be written, or is there already."""
+
+
 class CheckpointError(SmiError):
     """A checkpoint is damaged or belongs to another run."""
 

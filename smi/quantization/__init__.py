@@ -6,6 +6,7 @@ smi/quantizers.py.
 
 from smi.quantization.calibration import quantize
 from smi.quantization.layers import QuantizedConv2d, QuantizedLinear
+from smi.quantization.loading import load_quantized
 from smi.quantization.model import QuantizedViT
 from smi.quantization.placement import PLACEMENTS, PLACES
 from smi.quantization.ranges import RANGES
@@ -20,6 +21,7 @@ __all__ = [
     "QuantizedLinear",
     "QuantizedViT",
     "Quantizer",
+    "load_quantized",
     "quantize",
     "quantizer",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,9 +73,25 @@ def quantize(
             yield published.normalise(pixels.to(device), mean, std, "keep_zero" in chosen), kept
 
     if recipe.reparameterise:
-        return _calibrate_reparameterised(model, quantized, build, batches())
-    _calibrate(quantized, batches())
+        quantized = _calibrate_reparameterised(model, quantized, build, batches())
+    else:
+        _calibrate(quantized, batches())
+    quantized.calibrated_on = _told(images, chosen)
     return quantized
+
+
+def _told(images: SyntheticImages, deviations: Iterable[str]) -> dict[str, Any]:
+    """Where the calibration came from, in JSON values: the images, and how they were made but for its curves."""
+    made = {
+        name: value for name, value in images.made.items() if name not in ("history", "snapshots", "stages")
+    }
+    kept = images.grid.patches if images.kept is None else images.kept.shape[1]
+    return {
+        "images": len(images),
+        "patches_of_each": [kept, images.grid.patches],
+        "deviations": sorted(deviations),
+        "made": made,
+    }
 
 
 def _calibrate(quantized: QuantizedViT, batches: Iterable[Batch]) -> None:
