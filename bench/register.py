@@ -132,13 +132,14 @@ def architecture(name: str, **arguments: Any) -> None:
     models.ARCHITECTURES[name] = {"num_classes": 10, **arguments}
 
 
-def kind(name: str, version: int = 1) -> Callable[[F], F]:
-    """A kind of task: run(job) -> metrics."""
+def kind(name: str, version: int = 1, resumable: bool = True) -> Callable[[F], F]:
+    """A kind of task: run(job) -> metrics. resumable: saves its state when told to stop, and goes on from there; one
+    that does not fails at its SLURM job's time limit instead of beginning again and again."""
     from bench.tasks import KINDS, Kind
 
     def add(run: F) -> F:
         _add(KINDS, "kind", name)
-        KINDS[name] = Kind(version, run)
+        KINDS[name] = Kind(version, run, resumable)
         return run
 
     return add
