@@ -20,7 +20,7 @@ reads them.
 
 
 def write(results: Path, found: Sequence[Sheet], judged: Sequence[Path]) -> Path:
-    """Write the index of the sheets found; returns its path. judged: pages of claims (bench/publish/claims.py)."""
+    """Write the index of the sheets found; returns its path. judged: pages of claims (bench/publish/claims/page.py)."""
     rows = []
     for sheet in found:
         origin = provenance(sheet)

@@ -17,7 +17,7 @@ import smi
 from bench import datasets, models
 from bench.engine.task import Sources, Task
 from bench.errors import BenchError, MissingData, RefusedSetting
-from bench.experiments.builders import outside
+from bench.experiments.builders import outside, seeds
 from bench.grid import Grid, Strict
 from bench.grid.spelling import one_spelling
 from bench.models import training
@@ -25,8 +25,6 @@ from bench.tasks import KINDS
 from smi.errors import InvalidSetting, SmiError
 from smi.vit import TokenModel, adapt
 
-SET_STRIDE = 10_000  # between the seeds of two sets of one pool (builders/transfer.py)
-TEACHER_STRIDE = 1_000  # between those of two teachers, where each has its own
 Count = Annotated[int, Field(ge=1)]
 Number = float
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -69,7 +67,7 @@ class Settings(Strict):
     """The settings of one scale that make its images. Recipes and schedules are named; methods refer to them."""
 
     teacher: dict[str, Any] = {}  # bench.models.training.DEFAULTS, for models that are trained here
-    seeds: Literal["shared", "per_teacher"] = "shared"  # of images (and students): TaskBuilder.seed
+    seeds: Literal["shared", "per_teacher"] = "shared"  # of images (and students): builders/seeds.py
     teacher_seed: Seed = 0  # of a model whose name does not say it (bench.models.split_seed)
     datasets: dict[str, dict[str, Any]] = {}  # e.g. imagenet: {crop_pct: 0.875}
     images: Images = Images()
@@ -217,28 +215,13 @@ class TaskBuilder:
         except BenchError as error:
             raise self.grid.error((*self.here, "settings", *place), str(error)) from None
 
-    def seed(self, model: str, seed: int) -> int:
-        """The seed that a cell's seed stands for: itself, or, with `seeds: per_teacher`, seed + 1000 x teacher for the
-        teacher `name@k` (k; 0 for a model that is not one of several), so that teachers average seeds out."""
-        if self.settings.seeds == "shared":
-            return seed
-        if seed % SET_STRIDE >= TEACHER_STRIDE:
-            place = (*self.here, "axes", "seed")
-            allowed = [f"whole numbers below {TEACHER_STRIDE}"]
-            raise self.grid.error(place, f"{seed} is too great with seeds: per_teacher", allowed)
-        teacher = models.split_seed(model)[1] or 0
-        if teacher >= SET_STRIDE // TEACHER_STRIDE:
-            message = f"{model}: seeds: per_teacher has room for the teachers 0 to {SET_STRIDE // TEACHER_STRIDE - 1}"
-            raise self.grid.error((*self.here, "axes", "model"), message)
-        return seed + TEACHER_STRIDE * teacher
-
     def images(
         self, model: str, dataset: str, method: str, seed: int, count: int | None = None
     ) -> Task | None:
         """The method's images for one seed; None, with a line on stderr, where real images are not here."""
         wanted, chosen = self.methods[method], self.settings.images
         settings: dict[str, Any] = {"source": wanted.source, "count": count or chosen.count}
-        settings["seed"] = self.seed(model, seed)
+        settings["seed"] = seeds.of_cell(self, model, seed)
         if wanted.source == "inversion":
             settings |= self._inversion(method, wanted)
             settings |= {"batch_size": chosen.batch_size or settings["count"], "precision": chosen.precision}

@@ -16,7 +16,9 @@ import smi
 from bench import models
 from bench.engine.task import Task
 from bench.errors import BenchError
-from bench.experiments.builders.common import SET_STRIDE, Count, Method, Number, Seed, Settings, TaskBuilder
+from bench.experiments.builders import seeds
+from bench.experiments.builders.common import Count, Method, Number, Seed, Settings, TaskBuilder
+from bench.experiments.builders.seeds import SET_STRIDE
 from bench.grid import Strict
 from bench.models import fine_tuning
 from smi.errors import SmiError
@@ -101,7 +103,7 @@ class TransferTaskBuilder(TaskBuilder):
         patches = None if schedule is None else schedule.kept_counts(self.outline(model).num_patches)[-1]
         settings = {
             "student": self._student(model, dataset),
-            "seed": self.seed(model, seed),
+            "seed": seeds.of_cell(self, model, seed),
             "transfer": self._learning(chosen, patches),
             "evaluate_every": self.settings.evaluate_every,
             "test": self.split(dataset, "test"),
