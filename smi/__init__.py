@@ -24,7 +24,7 @@ from smi.errors import (
 )
 from smi.execution import Execution
 from smi.foreign.convert import to_timm
-from smi.images import SyntheticImages
+from smi.images import SyntheticImages, concatenate
 from smi.inversion import invert
 from smi.objectives import TERMS, Objective
 from smi.quantization import QUANTIZERS, QuantizedViT, Quantizer, load_quantized, quantize, quantizer
@@ -60,6 +60,7 @@ __all__ = [
     "Transfer",
     "TransferRecipe",
     "UnsupportedModel",
+    "concatenate",
     "distil",
     "flops",
     "invert",

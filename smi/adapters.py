@@ -38,6 +38,10 @@ class Adapted(Protocol):
         those patches' pixels [B, K, C*ph*pw]."""
         ...
 
+    def __call__(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
+        """As `forward`: what a score calls."""
+        ...
+
     def observe(self, view: Tensor, kept: Tensor | None, needs: frozenset[str]) -> dict[str, Any]:
         """One forward pass; the fields of `smi.objectives.Step` that an objective needs, logits among them."""
         ...

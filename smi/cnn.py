@@ -67,6 +67,8 @@ class ConvModel:
         logits: Tensor = self.model(image)
         return logits
 
+    __call__ = forward
+
     def cls_attention(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
         """Raises UnsupportedModel, as `need_class_token` does."""
         raise self._no_class_token()

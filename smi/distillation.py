@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from smi.checkpoint import Saver
 from smi.device import synchronise
 from smi.errors import Interrupted, NonFiniteLoss
-from smi.inversion import Progress, derived_seed
+from smi.inversion import derived_seed
 from smi.objectives import kd_loss
 from smi.pool import Pool
+from smi.progress import Progress
 from smi.transfer_recipes import TransferRecipe
 from smi.vit import TokenModel, normalisation
 

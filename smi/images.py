@@ -5,20 +5,23 @@ Shapes: B = count images, C channels, H x W pixels, P patches, K kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import numbers
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
+from smi import pictures
 from smi.errors import InvalidImages
 from smi.files import load_tensors, save_tensors
 from smi.geometry import PatchGrid, kept_mask, patchify, unpatchify
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class SyntheticImages:
     """Images with the patches that were inverted.
 
@@ -62,6 +65,40 @@ class SyntheticImages:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | Tensor) -> SyntheticImages:
+        """The images at an index, a slice, or several indices, as a set again (of one image for an index)."""
+        if isinstance(index, slice):
+            return self.select(index)
+        if isinstance(index, numbers.Integral):  # numpy's too
+            position = int(index)
+            if not -len(self) <= position < len(self):
+                raise IndexError(f"there is no image {position} among {len(self)}")
+            return self.select(torch.tensor([position]))
+        return self.select(torch.as_tensor(index))
+
+    def __iter__(self) -> Iterator[SyntheticImages]:
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """The same pixels, targets and kept patches, to the bit; how they were made does not matter."""
+        if not isinstance(other, SyntheticImages):
+            return NotImplemented
+        if (self.kept is None) != (other.kept is None) or tuple(self.patch_size) != tuple(other.patch_size):
+            return False
+        same = self.pixels.equal(other.pixels) and self.targets.equal(other.targets)
+        return same and (self.kept is None or other.kept is None or self.kept.equal(other.kept))
+
+    __hash__ = None  # type: ignore[assignment]  # tensors can be changed
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.pixels.shape[1:]))
+        kept = "all patches" if self.kept is None else f"{self.kept.shape[1]} of {self.grid.patches} patches"
+        recipe = self.made.get("recipe")
+        name = recipe.get("name") if isinstance(recipe, Mapping) else None
+        told = {"recipe": name, "iterations": self.made.get("iterations"), "seed": self.made.get("seed")}
+        how = "".join(f", {what} {value}" for what, value in told.items() if value is not None)
+        return f"SyntheticImages({len(self)} images of {size}, {kept}{how})"
 
     @property
     def count(self) -> int:
@@ -123,8 +160,63 @@ class SyntheticImages:
         except InvalidImages as cause:
             raise InvalidImages(f"{path}: {cause}") from cause
 
+    def to(self, device: str | torch.device) -> SyntheticImages:
+        """The same images on a device."""
+        kept = None if self.kept is None else self.kept.to(device)
+        traces = {name: tensor.to(device) for name, tensor in self.traces.items()}
+        return replace(
+            self, pixels=self.pixels.to(device), targets=self.targets.to(device), kept=kept, traces=traces
+        )
+
+    def as_dataset(self, masked: bool = False) -> TensorDataset:
+        """Pairs (pixels [C, H, W] in [0, 1], target) for a DataLoader of torch; masked: stopped patches black."""
+        return TensorDataset(self.masked() if masked else self.pixels, self.targets)
+
     def picture(self, columns: int = 8, masked: bool = True) -> Tensor:
         """One picture [C, h, w] of all images in a grid, in [0, 1], two white pixels between them."""
-        from torchvision.utils import make_grid  # needed by people who look, not by those who invert
+        return pictures.grid(self.masked() if masked else self.pixels, columns)
 
-        return make_grid(self.masked() if masked else self.pixels, nrow=columns, padding=2, pad_value=1.0)
+    def show(self, columns: int = 8, masked: bool = True) -> None:
+        """Show them in a grid: in a notebook below the cell, else in the system's own viewer."""
+        pictures.show(self.picture(columns, masked).cpu())
+
+    def save_png(self, folder: str | Path, masked: bool = False) -> list[Path]:
+        """Write one PNG an image into the folder, `<index>_class<target>.png`, 8 bits a channel; returns the paths."""
+        return pictures.save_png(self, folder, masked)
+
+    def _repr_png_(self) -> bytes | None:
+        return pictures.png(self.select(slice(pictures.MOST)).picture().cpu()) if len(self) else None
+
+    def _repr_html_(self) -> str | None:
+        return pictures.html(self) if len(self) else None
+
+
+def concatenate(sets: Iterable[SyntheticImages]) -> SyntheticImages:
+    """Several sets as one, in their order, without traces; `made` holds how each of them was made, as "parts".
+
+    Raises InvalidImages unless all are of one size and patch grid, with as many patches kept (or all dense).
+    """
+    sets = list(sets)
+    if not sets:
+        raise InvalidImages("there are no sets to concatenate: give at least one")
+    for index, other in enumerate(sets):
+        if not isinstance(other, SyntheticImages):
+            raise InvalidImages(f"set {index} is a {type(other).__name__}; allowed: SyntheticImages")
+        if _cut(other) != _cut(sets[0]):
+            raise InvalidImages(
+                f"set {index} is of {_cut(other)}, the first of {_cut(sets[0])}: they cannot be one set"
+            )
+    first = sets[0]
+    return SyntheticImages(
+        torch.cat([other.pixels for other in sets]),
+        torch.cat([other.targets for other in sets]),
+        None if first.kept is None else torch.cat([other.kept for other in sets if other.kept is not None]),
+        first.patch_size,
+        {"parts": [dict(other.made) for other in sets]},
+    )
+
+
+def _cut(images: SyntheticImages) -> str:
+    size, patch = (" x ".join(map(str, sides)) for sides in (images.pixels.shape[1:], images.patch_size))
+    kept = "all" if images.kept is None else images.kept.shape[1]
+    return f"{size} pixels with {kept} patches of {patch}"

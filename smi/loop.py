@@ -85,7 +85,7 @@ class Loop:
             state.iteration = iteration + 1
             if time.monotonic() - reported >= REPORT_SECONDS:
                 self._check_finite(state)
-                report(state.iteration, {"loss": float(state.losses[iteration])})
+                report(state.iteration, self._figures(state))
                 reported = time.monotonic()
             if due():
                 clock.restart()
@@ -93,7 +93,7 @@ class Loop:
         self._check_finite(state)
         self._snapshot(state)
         clock.stop()
-        report(state.iteration, {"loss": float(state.losses[-1])})
+        report(state.iteration, self._figures(state))
 
     @torch.no_grad()
     def iterate(self, state: State) -> None:
@@ -197,7 +197,8 @@ class Loop:
         """Importance of the patches still in, [B, K] in the score's own dtype, on the un-jittered image."""
         assert self.config.stopping is not None
         score, kept = find_score(self.config.stopping.score), state.kept_or_all(self.model.num_patches)
-        return score(self.model, state.image.clone(), kept, state.score_generator)
+        with torch.enable_grad():  # weights are frozen, so a graph is made only for a score that asks for one
+            return score(self.model, state.image.clone(), kept, state.score_generator).detach()
 
     def narrow(self, state: State, remaining: Tensor, positions: Tensor) -> None:
         """Leave the other patches as they are from here on; arguments as of `State.prune`."""
@@ -206,6 +207,13 @@ class Loop:
     def finish(self, images: SyntheticImages) -> SyntheticImages:
         """The images of all batches as they are handed out."""
         return images
+
+    def _figures(self, state: State) -> dict[str, float]:
+        """What is shown of a batch on the way: its loss and, if patches stop, how many are still in."""
+        figures = {"loss": float(state.losses[state.iteration - 1])}
+        if self.config.stopping is not None:
+            figures["patches"] = self.model.num_patches if state.kept is None else state.kept.shape[1]
+        return figures
 
     def _snapshot(self, state: State) -> None:
         if state.iteration in self.config.snapshots:

@@ -20,8 +20,9 @@ from smi.device import outside_autocast, resolved
 from smi.distillation import Evaluate, Run
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.foreign.convert import model_given
-from smi.inversion import Progress
+from smi.interrupt import resumable
 from smi.pool import Pool, Source
+from smi.progress import Progress, shown
 from smi.shortcuts import refuse_other_dtypes
 from smi.transfer_recipes import TransferRecipe, transfer_recipe
 from smi.vit import TokenModel, adapt, frozen
@@ -73,7 +74,7 @@ def distil(
     evaluate: Evaluate | None = None,
     evaluate_every: int | None = None,
     checkpoint: str | Path | Checkpoint | None = None,
-    progress: Progress | None = None,
+    progress: bool | Progress = True,
     should_stop: Callable[[], bool] | None = None,
 ) -> Transfer:
     """Transfer knowledge from a teacher to a copy of a student, Vision Transformers with the same patch grid.
@@ -89,7 +90,8 @@ def distil(
         `evaluate_every` steps and after the last one.
     checkpoint: a file for resumable state, or a Checkpoint; written every so many seconds and on interruption. An
         existing one of the same run is continued to the same bits.
-    progress: called with (steps done, steps in all, figures). should_stop: asked every step.
+    progress: True shows a bar (one line at the end where nobody watches), False nothing; a callable is called with
+        (steps done, steps in all, figures). should_stop: asked every step. Ctrl-C: as in `smi.invert`.
 
     Raises InvalidSetting, InvalidImages, UnsupportedModel, CheckpointError; Interrupted when told to stop;
     NonFiniteLoss with the step, before that step is taken: the checkpoint then holds the weights before it.
@@ -115,10 +117,14 @@ def distil(
         taught_by = adapt(copied(teacher, f"device={str(device)!r}").to(device))
     taught = adapt(copied(student, "transfer").to(device))
     saver = Saver(checkpoint, identity)
-    with frozen(taught_by.model):
+    with (
+        frozen(taught_by.model),
+        shown(progress, "distil", "step") as tell,
+        resumable(should_stop, checkpoint is not None) as stop,
+    ):
         run = Run(chosen, seed, taught_by, taught, pool, device)
         run.resume(saver)
-        run.go(saver, evaluate, evaluate_every, progress, should_stop or (lambda: False))
+        run.go(saver, evaluate, evaluate_every, tell, stop)
     for trained, before in zip(taught.model.parameters(), student.parameters(), strict=True):
         trained.requires_grad_(before.requires_grad)
     return Transfer(taught.model.eval(), run.curve, run.seconds, pool.kept)

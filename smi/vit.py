@@ -129,6 +129,8 @@ class TokenModel:
             x = block(x)
         return self.model.forward_head(self.model.norm(self._last_block(x)))
 
+    __call__ = forward
+
     def _last_block(self, x: Tensor) -> Tensor:
         """Tokens [B, N, D] -> those that the head reads: [B, S, D] where it reads prefix tokens only, else all.
 

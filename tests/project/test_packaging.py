@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # torchvision is timm's own requirement; smi uses it for picture grids.
-ALLOWED = {"torch", "timm", "safetensors", "torchvision", "smi"} | set(sys.stdlib_module_names)
+ALLOWED = {"torch", "timm", "safetensors", "torchvision", "tqdm", "smi"} | set(sys.stdlib_module_names)
 MODULES = {"markdown_it_py": "markdown_it", "pillow": "PIL", "scikit_learn": "sklearn"}
 ONLY_FOR_BENCH = (
     *("bench", "fvcore", "iopath", "matplotlib", "pandas", "pydantic", "rich", "scipy"),
