@@ -31,6 +31,7 @@ def run(job: Job) -> dict[str, Any]:
         device=job.device,
         quantizer=settings.get("quantizer") or settings.get("formula", "psaq"),
         deviations=deviations,
+        progress=False,
     )
     test = open_split(settings["test"], data, job.sources)
     keep_zero = "keep_zero" in deviations  # the published code normalises test pictures so, too

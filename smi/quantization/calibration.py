@@ -12,7 +12,9 @@ from smi import published
 from smi.checks import is_whole
 from smi.device import outside_autocast
 from smi.errors import InvalidImages, InvalidSetting
+from smi.foreign.convert import model_given
 from smi.images import SyntheticImages
+from smi.progress import Progress, shown
 from smi.quantization import repq
 from smi.quantization.model import QuantizedViT
 from smi.quantization.recipes import Quantizer
@@ -35,18 +37,23 @@ def quantize(
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     deviations: Iterable[str] = (),
+    progress: bool | Progress = True,
 ) -> QuantizedViT:
-    """A quantized copy of a timm ViT, calibrated on images through their kept patches; the model is not changed.
+    """A quantized copy of a ViT, calibrated on images through their kept patches; the model is not changed.
 
-    weight_bits, activation_bits: 2 to 8. quantizer: a name of smi.QUANTIZERS or a smi.Quantizer.
+    model: of timm, or what `smi.to_timm` converts. weight_bits, activation_bits: 2 to 8. quantizer: a name of
+    smi.QUANTIZERS or a smi.Quantizer.
     batch_size: images per calibration pass (all at once by default; ranges do not depend on it beyond rounding).
     device: the model's own by default.
     deviations: names of smi.published.OF_CALIBRATION: where to follow the published code instead of the paper.
+    progress: True shows a bar (one line at the end where nobody watches), False nothing; a callable is called with
+    (images seen, images in all, no figures).
     Ranges are taken in full precision at every place, then frozen, then weights and activations are quantized; but for
     sequential quantizers, where weights come first and each place sees quantized inputs. A backbone (num_classes=0)
     gives quantized features, a distilled model the mean of its two heads.
     Raises InvalidSetting, InvalidImages, UnsupportedModel.
     """
+    model = model_given(model)
     chosen, recipe = published.check(deviations, published.OF_CALIBRATION), resolved(quantizer)
 
     def build(of: nn.Module) -> QuantizedViT:
@@ -65,17 +72,20 @@ def quantize(
         )
     mean, std = (t.to(device) for t in normalisation(model))
 
-    def batches() -> Iterator[Batch]:
+    def batches(tell: Progress | None) -> Iterator[Batch]:
         for start in range(0, len(images), size):
             part = images.select(slice(start, start + size))
             kept = None if part.kept is None else part.kept.to(device)
             pixels = part.masked() if "keep_zero" in chosen else part.pixels
             yield published.normalise(pixels.to(device), mean, std, "keep_zero" in chosen), kept
+            if tell is not None:
+                tell(min(start + size, len(images)), len(images), {})
 
-    if recipe.reparameterise:
-        quantized = _calibrate_reparameterised(model, quantized, build, batches())
-    else:
-        _calibrate(quantized, batches())
+    with shown(progress, f"quantize to W{weight_bits}/A{activation_bits}", "image") as tell:
+        if recipe.reparameterise:
+            quantized = _calibrate_reparameterised(model, quantized, build, batches(tell))
+        else:
+            _calibrate(quantized, batches(tell))
     quantized.calibrated_on = _told(images, chosen)
     return quantized
 

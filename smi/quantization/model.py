@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smi.errors import InvalidImages, InvalidSetting, NotCalibrated
+from smi.foreign.convert import model_given
 from smi.geometry import patchify, take_patches
 from smi.quantization.blocks import Make, QuantizedBlock
 from smi.quantization.layers import QuantizedConv2d, QuantizedLinear
@@ -45,6 +46,7 @@ class QuantizedViT(nn.Module):
         whole_stem: bool = False,
     ) -> None:
         super().__init__()
+        model = model_given(model)
         self.model: Any = plain_copy(model)
         self._tokens = adapt(self.model, headless=True)  # reads the stem; blocks are run here
         refuse_unhandled(self.model)

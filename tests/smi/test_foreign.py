@@ -313,6 +313,13 @@ def test_what_is_made_of_a_converted_model_is_made_of_the_original():
     expected = smi.transfer(smi.to_timm(teacher), smi.to_timm(student), images, steps=2)
     for value, wanted in zip(learned.parameters(), expected.parameters(), strict=True):
         assert value.equal(wanted)
+    small = smi.quantize(nn.DataParallel(teacher), images)
+    of_converted = smi.quantize(smi.to_timm(teacher), images)
+    image = picture(smi.to_timm(teacher))
+    assert small(image).equal(of_converted(image))
+    again = smi.QuantizedViT(teacher, 4, 8)
+    again.load_state_dict(small.state_dict())
+    assert again(image).equal(small(image))
     # DINOv2's head reads the mean of the patches that are kept, beside the class token
     dense = smi.invert(made(CLASSIFIERS["DINOv2"]), count=2, iterations=2)
     assert dense.pixels.shape == (2, 3, 32, 32)
@@ -323,3 +330,22 @@ def test_inverting_a_backbone_is_refused_with_what_to_do():
         smi.UnsupportedModel, match=r"num_classes=0.*reset_classifier.*quantize it with pictures"
     ):
         smi.invert(made(BACKBONES["ViT"][0]), count=1, iterations=1)
+
+
+@pytest.mark.parametrize("name", ["DeiT", "DeiT with teacher", "DINOv2", "DINOv2 with registers", "CLIP"])
+def test_eight_bits_are_near_the_original(name):
+    original = made(CLASSIFIERS[name])
+    images = smi.invert(original, count=4, iterations=2)
+    image = (images.pixels - normalisation(smi.to_timm(original))[0]) / normalisation(smi.to_timm(original))[
+        1
+    ]
+    wanted = logits(original, image)
+    answered = smi.quantize(original, images, 8, 8)(image)
+    assert (answered - wanted).norm() < 0.1 * wanted.norm()
+
+
+def test_a_backbone_is_quantized_on_pictures_of_ones_own():
+    original = made(BACKBONES["ViT"][0])
+    pictures = smi.SyntheticImages(torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64))
+    small = smi.quantize(original, pictures, 8, 8)
+    assert small(picture(smi.to_timm(original))).shape == (2, 24)

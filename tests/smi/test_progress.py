@@ -35,6 +35,10 @@ def test_where_nobody_watches_one_line_at_the_end_says_what_was_done(tiny_vit, c
     smi.transfer(tiny_vit(), tiny_vit(1), images, steps=2)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("smi: distil: 2 steps in ")
+    smi.quantize(tiny_vit(), images)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("smi: quantize to W4/A8: 2 images in ")
+    smi.quantize(tiny_vit(), images, progress=False)
     smi.invert(tiny_vit(), count=1, iterations=1, progress=False)
     smi.transfer(tiny_vit(), tiny_vit(1), images, steps=1, progress=False)
     assert capfd.readouterr() == ("", "")
@@ -177,3 +181,10 @@ def test_a_score_may_call_the_model_and_ask_for_gradients(tiny_vit):
     assert [list(patches.shape) for patches in seen] == [[2, 16], [2, 8]]
     assert images.kept.shape == (2, 4) and all(patches.gt(0).all() for patches in seen)
     assert not images.traces["importance"].requires_grad
+
+
+def test_quantize_counts_the_images_it_has_seen(tiny_vit):
+    seen = []
+    images = smi.invert(tiny_vit(), 3, iterations=1, progress=False)
+    smi.quantize(tiny_vit(), images, batch_size=2, progress=lambda *said: seen.append(said))
+    assert seen == [(2, 3, {}), (3, 3, {})]
