@@ -86,19 +86,22 @@ def quantize(
             quantized = _calibrate_reparameterised(model, quantized, build, batches(tell))
         else:
             _calibrate(quantized, batches(tell))
-    quantized.calibrated_on = _told(images, chosen)
+    quantized.calibrated_on = _told(images, quantized._tokens.num_patches, chosen)
     return quantized
 
 
-def _told(images: SyntheticImages, deviations: Iterable[str]) -> dict[str, Any]:
-    """Where the calibration came from, in JSON values: the images, and how they were made but for its curves."""
+def _told(images: SyntheticImages, patches: int, deviations: Iterable[str]) -> dict[str, Any]:
+    """Where the calibration came from, in JSON values: the images, and how they were made but for its curves.
+
+    patches: of the model; pictures of one's own know no patch grid.
+    """
     made = {
         name: value for name, value in images.made.items() if name not in ("history", "snapshots", "stages")
     }
-    kept = images.grid.patches if images.kept is None else images.kept.shape[1]
+    kept = patches if images.kept is None else images.kept.shape[1]
     return {
         "images": len(images),
-        "patches_of_each": [kept, images.grid.patches],
+        "patches_of_each": [kept, patches],
         "deviations": sorted(deviations),
         "made": made,
     }
