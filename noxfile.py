@@ -283,6 +283,12 @@ def gpu_tests(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """How many of 200 small faults, drawn at random, the fast tests notice. An hour, not part of CI; can be stopped."""
+    python(session, "tools.mutants", *session.posargs)
+
+
+@nox.session
 def report_check(session: nox.Session) -> None:
     """The report in a real headless browser (Debian: chromium, chromium-driver)."""
     python(session, "pytest", "-q", "-m", "browser", "tests/browser", *session.posargs)
