@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from smi.checks import is_number
 from smi.errors import CheckpointError, InvalidSetting
 from smi.files import load_tensors, save_tensors
+from smi.identity import same_answers, structure
 
+ANSWERS = "answers"  # the part of an identity that is compared up to rounding
 FORMAT = 2  # of the file; one of another format belongs to another version of smi
 Parts = Mapping[str, Mapping[str, Any]]  # of a state: named tensors and JSON values, e.g. of each batch
 
@@ -60,9 +62,10 @@ class Saver:
         tensors, description = load_tensors(self.path, CheckpointError)
         saved = description.get("identity", {})
         for name, value in self.identity.items():
-            if saved.get(name) != value:
+            there = saved.get(name)
+            if not (same_answers(there, value) if name == ANSWERS else there == value):
                 raise CheckpointError(
-                    f"{self.path}: belongs to another run ({name} is {saved.get(name)!r} there, {value!r} here); "
+                    f"{self.path}: belongs to another run ({name} is {_short(there)} there, {_short(value)} here); "
                     "delete it or give another path"
                 )
         parts: dict[str, dict[str, Any]] = description["parts"]
@@ -88,13 +91,17 @@ class Saver:
         return self.path is not None
 
 
+def _short(value: Any) -> str:
+    """A value in a message of one line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
 def fingerprint(model: nn.Module) -> str:
-    """sha256 of all parameters and buffers, names included, and of what else makes a model answer as it does: equal
-    for equal models, on any device."""
+    """sha256 of all parameters and buffers, names included, of how modules use them (smi/identity.py), and of the
+    normalisation: equal for equal models, on any device."""
     config = resolve_model_data_config(model)
-    facts = [type(model).__name__, getattr(model, "global_pool", None), config["mean"], config["std"]]
-    facts += [module.num_heads for module in model.modules() if hasattr(module, "num_heads")]
-    digest = hashlib.sha256(str(facts).encode())
+    digest = hashlib.sha256(str([*structure(model), config["mean"], config["std"]]).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from smi.errors import UnsupportedModel
 from smi.geometry import PatchGrid
-from smi.vit import frozen, watched
+from smi.vit import frozen
+from smi.watching import watched
 
 
 def handles(model: nn.Module) -> bool:

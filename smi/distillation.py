@@ -6,6 +6,7 @@ Shapes: B images, C channels, H x W pixels, K kept patches. The public face is s
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from smi.checkpoint import Saver
 from smi.device import synchronise
-from smi.errors import Interrupted, NonFiniteLoss
+from smi.errors import Interrupted, InvalidSetting, NonFiniteLoss
 from smi.inversion import derived_seed
 from smi.objectives import kd_loss
 from smi.pool import Pool
@@ -25,6 +26,7 @@ from smi.transfer_recipes import TransferRecipe
 from smi.vit import TokenModel, normalisation
 
 REPORT_SECONDS = 0.5  # between two progress reports
+_RANDOMNESS = threading.Lock()
 PART = "transfer"  # of a checkpoint
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
@@ -66,30 +68,40 @@ class Run:
         should_stop: Callable[[], bool],
     ) -> None:
         """All steps that are left."""
-        total, reported = self.recipe.steps, time.monotonic()
-        self._evaluate(evaluate, every)
-        while self.step < total:
-            if should_stop():
-                kept = "; the state is saved" if self.save(saver) else ""
-                raise Interrupted(f"stopped at step {self.step} of {total}{kept}")
-            began = time.perf_counter()
-            try:
-                loss = self.advance()
-            except NonFiniteLoss:
-                self.save(saver)
-                raise
-            synchronise(self.device)
-            self.seconds += time.perf_counter() - began
-            self.losses.append(loss)
-            self.step += 1
+        total, reported, at_work = self.recipe.steps, time.monotonic(), False
+
+        def leave() -> str:
+            kept = "; the state is saved" if self.save(saver) else ""
+            return f"stopped at step {self.step} of {total}{kept}"
+
+        try:
             self._evaluate(evaluate, every)
-            if progress is not None and (self.step == total or time.monotonic() - reported >= REPORT_SECONDS):
-                figures = {k: v for k, v in self.curve[-1].items() if k != "step"} if self.curve else {}
-                progress(self.step, total, {**figures, "loss": loss})
-                reported = time.monotonic()
-            if saver.due():
-                self.save(saver)
-        self.save(saver)
+            while self.step < total:
+                if should_stop():
+                    raise Interrupted(leave())
+                at_work, began = True, time.perf_counter()
+                try:
+                    loss = self.advance()
+                except NonFiniteLoss:
+                    self.save(saver)
+                    raise
+                synchronise(self.device)
+                self.seconds += time.perf_counter() - began
+                self.losses.append(loss)
+                self.step, at_work = self.step + 1, False
+                self._evaluate(evaluate, every)
+                last = self.step == total
+                if progress is not None and (last or time.monotonic() - reported >= REPORT_SECONDS):
+                    figures = {k: v for k, v in self.curve[-1].items() if k != "step"} if self.curve else {}
+                    progress(self.step, total, {**figures, "loss": loss})
+                    reported = time.monotonic()
+                if saver.due():
+                    self.save(saver)
+            self.save(saver)
+        except KeyboardInterrupt:
+            if at_work:
+                raise  # half a step is no state to go on from
+            raise KeyboardInterrupt(f"{leave()}: call it again with the same arguments") from None
 
     def advance(self) -> float:
         """One step of the optimiser on one draw of the pool; returns the loss."""
@@ -176,7 +188,13 @@ class Run:
 def _trained_parameters(model: nn.Module, train: str) -> dict[str, nn.Parameter]:
     """The parameters that a transfer moves, by name."""
     if train == "all":
-        return dict(model.named_parameters())
+        free = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        if not free:
+            raise InvalidSetting(
+                "transfer: train is 'all', and every weight of the student is frozen (requires_grad=False); allowed: "
+                "some that are not, or train='head'"
+            )
+        return free
     heads = ("head.", "head_dist.")
     return {name: p for name, p in model.named_parameters() if name.startswith(heads)}
 
@@ -192,9 +210,9 @@ def _optimizer(parameters: list[nn.Parameter], recipe: TransferRecipe) -> torch.
 @contextmanager
 def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
     """Dropout and stochastic depth of a student draw from torch's global generators, the CPU's and the device's: these
-    are seeded here and restored after, those of other devices left alone."""
+    are seeded here and restored after, those of other devices left alone. One thread after the other."""
     on_gpu = device.type == "cuda"
-    with torch.random.fork_rng([device] if on_gpu else []):
+    with _RANDOMNESS, torch.random.fork_rng([device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             with torch.cuda.device(device):

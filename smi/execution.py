@@ -24,9 +24,9 @@ from smi.shortcuts import refuse_copy
 from smi.weights import halved, prepacked, shared
 
 Precision = Literal["fp32", "bf16"]
-# (pixels, cells or None, targets, share of the batch) -> (loss, its gradient to the pixels)
-Pass = Callable[[Tensor, Tensor | None, Tensor, float], tuple[Tensor, Tensor]]
-Runner = Callable[[Pass, Tensor, Tensor | None, Tensor, float], tuple[Tensor, Tensor]]
+# (pixels, cells or None, targets, share of the batch, the run's chance) -> (loss, its gradient to the pixels)
+Pass = Callable[[Tensor, Tensor | None, Tensor, float, float], tuple[Tensor, Tensor]]
+Runner = Callable[[Pass, Tensor, Tensor | None, Tensor, float, float], tuple[Tensor, Tensor]]
 WARM_UP = (
     3  # passes before a CUDA graph is recorded: libraries choose their kernels and take their memory in these
 )
@@ -97,10 +97,10 @@ class Execution:
 
 
 def eager(
-    run: Pass, pixels: Tensor, cells: Tensor | None, targets: Tensor, share: float
+    run: Pass, pixels: Tensor, cells: Tensor | None, targets: Tensor, share: float, chance: float
 ) -> tuple[Tensor, Tensor]:
     """The plain runner: call it."""
-    return run(pixels, cells, targets, share)
+    return run(pixels, cells, targets, share, chance)
 
 
 @dataclass(frozen=True)
@@ -176,26 +176,26 @@ class Replayed:
     """A runner that records a pass once for each shape and replays it on inputs copied into the same place.
 
     record: takes a function of no arguments, runs it, and returns what runs it again on the same tensors (by default a
-    CUDA graph). A returned gradient is valid until the next pass; recordings of another number of kept patches go
-    when a stop has changed it.
+    CUDA graph). A returned gradient is valid until the next pass; recordings of another number of kept patches, or of
+    another batch's chance, go when a stop or the next batch has changed it.
     """
 
     def __init__(self, record: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None) -> None:
         self._record = record or record_cuda_graph
-        self._kept: int | None = None
+        self._of: tuple[int | None, float] = (None, 0.0)
         self._recorded: dict[tuple[Any, ...], tuple[Held, Callable[[], Any]]] = {}
 
     def __call__(
-        self, run: Pass, pixels: Tensor, cells: Tensor | None, targets: Tensor, share: float
+        self, run: Pass, pixels: Tensor, cells: Tensor | None, targets: Tensor, share: float, chance: float
     ) -> tuple[Tensor, Tensor]:
-        kept = None if cells is None else cells.shape[1]
-        if kept != self._kept:
-            self._kept = kept
+        of = (None if cells is None else cells.shape[1], chance)
+        if of != self._of:
+            self._of = of
             self._recorded.clear()
         key = (tuple(pixels.shape), share)
         if key not in self._recorded:
             held = (pixels.detach().clone(), None if cells is None else cells.clone(), targets.clone())
-            self._recorded[key] = held, self._record(partial(run, *held, share))
+            self._recorded[key] = held, self._record(partial(run, *held, share, chance))
         held, replay = self._recorded[key]
         with torch.no_grad():
             for place, tensor in zip(held, (pixels, cells, targets), strict=True):

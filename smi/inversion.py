@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from smi import published
 from smi.adapters import Adapted, adapter_of
-from smi.checkpoint import Checkpoint, Saver, fingerprint
+from smi.checkpoint import ANSWERS, Checkpoint, Saver, fingerprint
 from smi.checks import plain, whole_seed
 from smi.device import outside_autocast, resolved
 from smi.errors import InvalidSetting
 from smi.execution import Execution
 from smi.foreign.convert import model_given
+from smi.identity import answers, of_function
 from smi.images import SyntheticImages
 from smi.interrupt import resumable
 from smi.inversion_checks import (
@@ -34,12 +35,13 @@ from smi.inversion_checks import (
     check_targets,
 )
 from smi.loop import Loop
+from smi.objectives import TERMS
 from smi.progress import Progress, shown
 from smi.recipes import Recipe
 from smi.recipes import recipe as find_recipe
 from smi.shortcuts import refuse_other_dtypes
 from smi.state import Finished, InversionConfig, State
-from smi.stopping import Stopping
+from smi.stopping import Stopping, find_score
 from smi.vit import frozen, normalisation
 from smi.weights import copied, outside_inference_mode
 
@@ -123,7 +125,10 @@ def invert(
             "compile": execution.compile or None,
             "cuda_graphs": execution.cuda_graphs or None,
             "weights": fingerprint(model),
+            ANSWERS: answers(model, (adapted.channels, adapted.grid.height, adapted.grid.width)),
             "student": None if chosen.student is None else fingerprint(chosen.student),
+            "code of the score": None if stopping is None else of_function(find_score(stopping.score)),
+            "code of the terms": {t.name: of_function(TERMS[t.name]) for t in chosen.objective.terms},
             "targets": None if targets is None else targets.tolist(),
             "device": device.type,
         }

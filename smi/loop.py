@@ -65,31 +65,43 @@ class Loop:
 
         due, save: is a checkpoint due, and write one (False: there is no file to write). report: called with the
         iterations done and the figures to show.
-        Raises NonFiniteLoss, and Interrupted (after saving) when should_stop says so.
+        Raises NonFiniteLoss, and Interrupted (after saving) when should_stop says so; what should_stop, report and
+        save raise for Ctrl-C goes on after saving too.
         """
         recipe, stopping, patches = self.config.recipe, self.config.stopping, self.model.num_patches
         counts = dict(zip(stopping.at, stopping.kept_counts(patches), strict=True)) if stopping else {}
         clock = Clock(state, patches)
-        reported = time.monotonic()
-        for iteration in range(state.iteration, recipe.iterations):
-            if should_stop():
-                clock.stop()
-                kept = "; the state is saved" if save() else ""
-                raise Interrupted(f"stopped at iteration {iteration} of {recipe.iterations}{kept}")
-            if iteration in counts:
-                self._check_finite(state)
-                self.prune(state, counts[iteration])
-                clock.restart()
-            self._snapshot(state)
-            self.iterate(state)
-            state.iteration = iteration + 1
-            if time.monotonic() - reported >= REPORT_SECONDS:
-                self._check_finite(state)
-                report(state.iteration, self._figures(state))
-                reported = time.monotonic()
-            if due():
-                clock.restart()
-                save()
+        reported, at_work = time.monotonic(), False
+
+        def leave() -> str:
+            clock.stop()
+            kept = "; the state is saved" if save() else ""
+            return f"stopped at iteration {state.iteration} of {recipe.iterations}{kept}"
+
+        try:
+            for iteration in range(state.iteration, recipe.iterations):
+                if should_stop():
+                    raise Interrupted(leave())
+                at_work = True  # between here and its end no state of this iteration is one to go on from
+                if iteration in counts:
+                    self._check_finite(state)
+                    self.prune(state, counts[iteration])
+                    clock.restart()
+                self._snapshot(state)
+                self.iterate(state)
+                state.iteration, at_work = iteration + 1, False
+                if time.monotonic() - reported >= REPORT_SECONDS:
+                    self._check_finite(state)
+                    report(state.iteration, self._figures(state))
+                    reported = time.monotonic()
+                if due():
+                    clock.stop()
+                    save()
+                    clock.start()
+        except KeyboardInterrupt:
+            if at_work:
+                raise
+            raise KeyboardInterrupt(f"{leave()}: call it again with the same arguments") from None
         self._check_finite(state)
         self._snapshot(state)
         clock.stop()
@@ -141,6 +153,7 @@ class Loop:
         if of_model is None:
             return loss, gradient
         run = partial(self._of_model, of_model)
+        chance = state.chance
         count = len(image)
         size = passes.micro_batch or count
         for start in range(0, count, size):
@@ -151,17 +164,23 @@ class Loop:
             if kept is not None and gathered:
                 places = jitter.pixel_index(kept, grid, image.shape[1])
                 pixels = state.image[part].flatten(1).gather(1, places).unflatten(1, (kept.shape[1], -1))
-                value, change = passes.run(run, pixels, cells, targets, share)
+                value, change = passes.run(run, pixels, cells, targets, share, chance)
                 gradient[part].flatten(1).scatter_add_(1, places, change.flatten(1))
             else:
                 assert view is not None
-                value, change = passes.run(run, view[part].detach(), cells, targets, share)
+                value, change = passes.run(run, view[part].detach(), cells, targets, share, chance)
                 gradient[part].add_(jitter.undo(change))
             loss = loss + value
         return loss, gradient
 
     def _of_model(
-        self, objective: Objective, pixels: Tensor, cells: Tensor | None, targets: Tensor, share: float
+        self,
+        objective: Objective,
+        pixels: Tensor,
+        cells: Tensor | None,
+        targets: Tensor,
+        share: float,
+        chance: float,
     ) -> tuple[Tensor, Tensor]:
         """(share of the objective, its gradient to `pixels`): a jittered image, or kept patches' pixels
         [B, K, C*ph*pw] with the cells int64 [B, K] where they lie."""
@@ -170,11 +189,27 @@ class Loop:
         with self.passes.autocast(pixels.device):
             outputs = self.passes.observer.observe(pixels, cells, objective.needs)
             if student is not None:
-                outputs["student_logits"] = student(pixels)
-        loss = objective(Step(image=pixels, view=pixels, targets=targets, **outputs))
+                outputs["student_logits"] = student(self.as_the_student_sees(pixels))
+        loss = objective(Step(image=pixels, view=pixels, targets=targets, chance=chance, **outputs))
         loss = loss if share == 1 else loss * share
         (gradient,) = torch.autograd.grad(loss, pixels)
         return loss.detach(), gradient
+
+    @cached_property
+    def _student_range(self) -> tuple[Tensor, Tensor] | None:
+        """(factor, addend) from the model's normalisation to its student's; None where they are one."""
+        assert self.config.recipe.student is not None
+        (mean, std), (own_mean, own_std) = map(normalisation, (self.model.model, self.config.recipe.student))
+        if mean.equal(own_mean) and std.equal(own_std):
+            return None
+        return std / own_std, (mean - own_mean) / own_std
+
+    def as_the_student_sees(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] of the model's normalised space in the student's."""
+        if self._student_range is None:
+            return images
+        factor, addend = self._student_range
+        return images * factor + addend
 
     def draw_jitter(self, state: State) -> Jitter:
         """The augmentation of the iteration that comes."""
@@ -235,9 +270,10 @@ class Clock:
 
     def __init__(self, state: State, patches: int) -> None:
         self.state, self.patches = state, patches
-        self._open()
+        self.start()
 
-    def _open(self) -> None:
+    def start(self) -> None:
+        """Begin a piece of a stage."""
         synchronise(self.state.image.device)
         self.first, self.began = self.state.iteration, time.perf_counter()
         self.kept = self.patches if self.state.kept is None else self.state.kept.shape[1]
@@ -256,4 +292,4 @@ class Clock:
     def restart(self) -> None:
         """Book what has passed, and go on."""
         self.stop()
-        self._open()
+        self.start()

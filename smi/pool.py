@@ -75,6 +75,7 @@ class _Set:
         if isinstance(self.source, SyntheticImages):
             for tensor in (self.source.pixels, self.source.kept):
                 if tensor is not None:
+                    digest.update(str(tuple(tensor.shape)).encode())
                     digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
         else:
             with open(self.source, "rb") as file:

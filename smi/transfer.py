@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from smi.checkpoint import Checkpoint, Saver, fingerprint
+from smi.checkpoint import ANSWERS, Checkpoint, Saver, fingerprint
 from smi.checks import is_whole, whole_seed
 from smi.device import outside_autocast, resolved
 from smi.distillation import Evaluate, Run
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.foreign.convert import model_given
+from smi.identity import answers
 from smi.interrupt import resumable
 from smi.pool import Pool, Source
 from smi.progress import Progress, shown
@@ -109,6 +110,10 @@ def distil(
     if checkpoint is not None:
         identity = {**chosen.to_json(), "seed": seed, "evaluate_every": evaluate_every, **pool.identity()}
         identity |= {"teacher": fingerprint(teacher), "student": fingerprint(student)}
+        identity[ANSWERS] = answers(
+            teacher, (taught_by.channels, taught_by.grid.height, taught_by.grid.width)
+        )
+        identity["trained"] = [name for name, p in student.named_parameters() if p.requires_grad]
     if pool.kept is not None:
         for model in (taught_by, taught):
             model.need_kept_patches()

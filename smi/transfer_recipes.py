@@ -21,7 +21,8 @@ class TransferRecipe:
         round all sets of the rounds so far are there.
     temperature: of both softmaxes; the loss is KL(teacher || student) times its square, a mean over the batch.
     batch_size: images per step, all different; fewer where the pool is smaller.
-    train: "all" weights, or "head": the classifier on a frozen backbone in evaluation mode.
+    train: "all" weights that the student has not frozen (requires_grad=False), or "head": the classifier on a frozen
+        backbone in evaluation mode.
     optimizer: "adamw" (learning rate .001, weight decay .05, betas) or "sgd" (.1, 1e-4, momentum); these defaults stand
         in for a learning_rate or weight_decay of None.
     flip: probability of mirroring an image, and its kept set, left-right. jitter: largest roll of an image in rows

@@ -7,7 +7,7 @@ N = S + K tokens, D width, h heads. Images are normalised as the model expects t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
@@ -23,10 +23,17 @@ from smi.errors import UnsupportedModel
 from smi.geometry import PatchGrid, patchify, take_patches, unpatchify
 from smi.patch_similarity import mean_over_heads
 from smi.shortcuts import is_hooked, is_plain, is_tokenwise, needs_all_patches, refuse_unhandled
+from smi.watching import watched
 from smi.weights import PrepackedLinear
 
 # whose forward methods the adapter knows, the most special first
 KINDS = (VisionTransformerDistilled, ClassAndMeanViT, VisionTransformer)
+
+
+_FREEZING = threading.Lock()
+_FROZEN: dict[
+    int, tuple[bool, int]
+] = {}  # id of a module or parameter -> how it was, and how many hold it frozen
 
 
 def adapt(model: nn.Module, headless: bool = False) -> TokenModel:
@@ -237,25 +244,6 @@ class TokenModel:
         return watched([block.attn.proj for block in self.model.blocks], lambda _, mixed, __: mixed)
 
 
-@contextmanager
-def watched(layers: list[nn.Module], pick: Callable[[nn.Module, Tensor, Tensor], Any]) -> Iterator[list[Any]]:
-    """While open, this thread's forward passes of the layers append pick(layer, its input, its output)."""
-    found: list[Any] = []
-    thread = threading.get_ident()  # another thread may run the same model
-
-    def watch(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # what is compiled is a copy, which nobody else runs
-        if torch.compiler.is_compiling() or threading.get_ident() == thread:
-            found.append(pick(layer, inputs[0], output))
-
-    hooks = [layer.register_forward_hook(watch) for layer in layers]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _is_stochastic(module: nn.Module) -> bool:
     """Whether a module, as it is set now, draws random numbers: dropout or stochastic depth, in training."""
     chance = (
@@ -266,19 +254,41 @@ def _is_stochastic(module: nn.Module) -> bool:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode and no weight gradients while open; the model's own modes and flags come back after it."""
-    modes = {module: module.training for module in model.modules()}
-    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
+    """Evaluation mode and no weight gradients while open; the model's own modes and flags come back after it, when the
+    last of those who have it open at once, in several threads, leaves."""
+    modules, parameters = list(model.modules()), list(model.parameters())
+    with _FREEZING:
+        _hold(modules, "training")
+        _hold(parameters, "requires_grad")
         model.eval()
-        for parameter in flags:
-            parameter.requires_grad_(False)
+        model.requires_grad_(False)
+    try:
         yield model
     finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
+        with _FREEZING:
+            for module, mode in _released(modules):
+                module.training = mode
+            for parameter, flag in _released(parameters):
+                parameter.requires_grad_(flag)
+
+
+def _hold(things: Sequence[Any], attribute: str) -> None:
+    """Note how each was, unless somebody has frozen it already."""
+    for thing in things:
+        was, users = _FROZEN.get(id(thing), (getattr(thing, attribute), 0))
+        _FROZEN[id(thing)] = was, users + 1
+
+
+def _released(things: Sequence[Any]) -> list[tuple[Any, bool]]:
+    """(thing, how it was) of those that nobody else holds frozen."""
+    back = []
+    for thing in things:
+        was, users = _FROZEN.pop(id(thing))
+        if users > 1:
+            _FROZEN[id(thing)] = was, users - 1
+        else:
+            back.append((thing, was))
+    return back
 
 
 def normalisation(model: nn.Module) -> tuple[Tensor, Tensor]:

@@ -73,16 +73,33 @@ def test_student_comes_to_answer_as_the_teacher(tiny_vit, kept, student):
 
 def test_models_given_are_not_changed(tiny_vit):
     teacher, student = lively(tiny_vit), tiny_vit(seed=1)
-    teacher.train(), student.requires_grad_(False)
+    teacher.train(), student.blocks.requires_grad_(False)
+    flags = [p.requires_grad for p in student.parameters()]
     before = weights(teacher), weights(student)
     state = torch.get_rng_state()
     trained = smi.transfer(teacher, student, images(), **BASE)
     assert same(weights(teacher), before[0]) and same(weights(student), before[1])
     assert teacher.training and not student.training and not trained.training
     assert all(p.requires_grad for p in teacher.parameters())
-    assert not any(p.requires_grad for p in trained.parameters()), "flags are the given student's"
+    assert [p.requires_grad for p in trained.parameters()] == flags, "flags are the given student's"
     assert torch.get_rng_state().equal(state)
     assert not same(weights(trained), before[1])
+
+
+def test_what_the_student_has_frozen_stays_as_it_was(tiny_vit):
+    teacher, student = lively(tiny_vit), tiny_vit(seed=1)
+    student.blocks.requires_grad_(False)
+    trained = weights(smi.transfer(teacher, student, images(), **BASE))
+    moved = {name for name, value in weights(student).items() if not value.equal(trained[name])}
+    assert moved == {name for name, p in student.named_parameters() if p.requires_grad}
+
+
+def test_a_student_frozen_as_a_whole_is_refused_but_for_its_head(tiny_vit):
+    teacher, student = lively(tiny_vit), tiny_vit(seed=1).requires_grad_(False)
+    with pytest.raises(smi.InvalidSetting, match=r"every weight of the student is frozen .*train='head'"):
+        smi.transfer(teacher, student, images(), **BASE)
+    trained = smi.transfer(teacher, student, images(), **with_recipe(train="head"))
+    assert not trained.head.weight.equal(student.head.weight)
 
 
 def test_student_and_teacher_may_be_one_model(tiny_vit):
