@@ -201,16 +201,13 @@ def _refuse_head(model: Any, kind: str, headless: bool) -> None:
         raise UnsupportedModel(
             f"{kind} does not pool its tokens (global_pool=''), so each has logits of its own; allowed: 'token', 'avg'"
         )
-    if headless and type(model.head) is nn.Identity:
-        return
-    if not isinstance(model.head, nn.Linear):
+    backbone = headless and type(model.head) is nn.Identity
+    if not isinstance(model.head, nn.Linear) and not backbone:
         raise UnsupportedModel(f"{kind} has no linear classifier head (num_classes={model.num_classes})")
     other = getattr(model, "head_dist", None)
-    if other is not None and getattr(other, "out_features", None) != model.head.out_features:
-        raise UnsupportedModel(
-            f"{kind}: head has {model.head.out_features} classes, head_dist {getattr(other, 'out_features', 'none')}; "
-            "they must be equal"
-        )
+    first, second = (getattr(head, "out_features", "none") for head in (model.head, other))
+    if other is not None and first != second:
+        raise UnsupportedModel(f"{kind}: head has {first} classes, head_dist {second}; they must be equal")
 
 
 def _refuse_blocks(model: Any, kind: str) -> None:

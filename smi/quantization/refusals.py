@@ -58,11 +58,6 @@ def refuse_unhandled(model: Any) -> None:
     for index, block in enumerate(model.blocks):
         _refuse_block(f"blocks.{index}", block)
     _refuse_layer("patch_embed.proj", model.patch_embed.proj, nn.Conv2d)
-    first, second = (getattr(getattr(model, head, None), "out_features", 0) for head in ("head", "head_dist"))
-    if getattr(model, "head_dist", None) is not None and first != second:
-        raise UnsupportedModel(
-            f"the two heads of {type(model).__name__} have {first} and {second} classes; their mean needs as many"
-        )
     for name in ("head", "head_dist"):
         head = getattr(model, name, None)
         if head is not None and type(head) is not nn.Identity:  # a backbone (num_classes=0) has none

@@ -4,7 +4,7 @@
 listed here and demands that a law notices each.
 """
 
-from laws import adapter, inverting, patches, quantizing  # noqa: F401 (registers the laws)
+from laws import adapter, inverting, patches, quantizing, weights  # noqa: F401 (registers the laws)
 from laws.core import LAWS
 from laws.faults import FAULTS as FAULTS_OF_PRUNING
 from laws.faults_of_quantization import FAULTS as FAULTS_OF_QUANTIZATION
