@@ -88,6 +88,18 @@ def verdicts(room):
     return {mutant.change: told[mutant.name]["verdict"] for mutant in sample}
 
 
+def test_survivors_are_tried_again_on_new_tests_that_pass_without_them(room, verdicts):
+    new = "from shop.till import untested\n\n\ndef test_untested():\n    assert untested(3) == 2\n"
+    (room.tree / "tests/test_more.py").write_text(
+        f"{new}\n\ndef test_unfinished():\n    assert untested(3) == 7\n"
+    )
+    sample, _ = draw(room.tree, ["shop"], 0, 1000)
+    room.judge(sample, ["tests/test_more.py"])
+    told = {mutant.change: room.verdicts()[mutant.name]["verdict"] for mutant in sample}
+    assert told["price - 1 -> price + 1"] == "killed"
+    assert told["sum(prices) + 0 -> sum(prices) - 0"] == "survived"
+
+
 def test_what_a_test_notices_is_killed(verdicts):
     assert verdicts["sum(prices) + 0 -> sum(prices) - 0"] == "survived"  # equivalent
     assert verdicts["0 -> 1"] == "killed"

@@ -171,6 +171,23 @@ def test_a_missing_compiler_is_one_clear_line(tiny_vit, monkeypatch, tmp_path):
     assert "ompiler" in str(caught.value)
 
 
+class TwoWays(nn.Module):
+    """What no single graph can hold."""
+
+    def forward(self, x):
+        return 2 * x if x.sum() > 0 else x
+
+
+def test_what_cannot_be_compiled_whole_is_refused_in_one_line():
+    """In parts it would be as slow as without, and no one would know."""
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), TwoWays(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(4, 3))
+    model.pretrained_cfg = {"input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    short = smi.recipe("deepinversion_bn", iterations=1, warmup=0)
+    with pytest.raises(smi.InvalidSetting, match=r"^compile=True does not work here: [^\n]+$"):
+        smi.invert(model, 1, short, execution=smi.Execution(compile=True))
+
+
 # ---- replayed passes
 
 

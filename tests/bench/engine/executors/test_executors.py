@@ -20,7 +20,11 @@ from bench.engine.store import Store
 from bench.engine.task import Sources, Task
 from bench.errors import BenchError
 
-KINDS = {**toy_suite.KINDS, "where": toy_suite.ToyKind(1, toy_suite.where)}
+KINDS = {
+    **toy_suite.KINDS,
+    "where": toy_suite.ToyKind(1, toy_suite.where),
+    "loud": toy_suite.ToyKind(1, toy_suite.loud),
+}
 
 
 @pytest.fixture
@@ -68,6 +72,37 @@ def test_slurm_asked_for_and_not_there_is_one_line(monkeypatch):
     with pytest.raises(BenchError, match="--executor slurm") as caught:
         executors.choose("slurm", "digits", None, None)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "jobs", "device", "gpus", "workers"),
+    [
+        ("serial", None, None, 4, 1),
+        ("local", 3, None, 4, 3),
+        ("local", None, None, 4, 4),
+        ("local", None, "cuda", 2, 2),
+        ("local", None, "cpu", 4, 1),
+        ("local", None, None, 0, 1),
+    ],
+)
+def test_how_many_tasks_run_at_a_time(monkeypatch, name, jobs, device, gpus, workers):
+    monkeypatch.setattr(executors, "gpu_count", lambda: gpus)
+    assert executors.workers(name, jobs, device) == workers
+
+
+def test_without_gpus_the_pool_is_one_process(context):
+    tasks = [Task("where", {"n": n}) for n in range(2)]
+    see_through(LocalExecutor(context()), tasks)
+    assert len({context().store.record(task)["metrics"]["process"] for task in tasks}) == 1
+
+
+def test_what_is_printed_past_a_task_goes_to_a_file_of_the_store(context, capfd):
+    task = Task("loud", {})
+    see_through(LocalExecutor(context(jobs=1)), [task])
+    assert context().store.find(task).status == "done"
+    log = context().store.root / "logs" / "workers.log"
+    assert log.read_text() == "to the output\nto the errors\n"
+    assert "to the" not in "".join(capfd.readouterr())
 
 
 def test_each_worker_has_a_gpu_and_its_share_of_the_threads(context, monkeypatch):
