@@ -13,54 +13,21 @@ No weights are needed and none are changed: what has to be run is run on shapes 
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from smi.checks import is_whole
 from smi.errors import InvalidSetting, UnsupportedModel
+from smi.flops_by_running import Macs, count_by_running, products
 from smi.stopping import Stopping
+from smi.vit import adapt
 
 PAPER_BATCH = 128  # images that the paper's figures for ViTs count
 PAPER_PASSES = 3  # forward, gradient to the input, gradient to the weights
-OPERATIONS_PER_NORM_ELEMENT = 4
-
-_LINEAR_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
-_NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-_POOLING_LAYERS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-
-
-@dataclass(frozen=True)
-class Macs:
-    """MACs of one image's forward pass, by kind.
-
-    linear: convolutions, linear layers and heads; embedding is the part of it that embeds patches.
-    attention: the two matrix products of every attention, over all heads.
-    norm_elements: numbers that LayerNorm, GroupNorm and BatchNorm normalise.
-    pooled_elements: numbers that adaptive average pooling takes in, of CNNs.
-    """
-
-    linear: int
-    embedding: int
-    attention: int
-    norm_elements: int
-    pooled_elements: int = 0
-
-    @property
-    def paper(self) -> int:
-        return self.linear + OPERATIONS_PER_NORM_ELEMENT * self.norm_elements + self.pooled_elements
-
-    @property
-    def exact(self) -> int:
-        return self.linear + self.attention
 
 
 def count(model: nn.Module, kept: int | None = None, image_size: int | tuple[int, int] | None = None) -> Macs:
@@ -75,7 +42,7 @@ def count(model: nn.Module, kept: int | None = None, image_size: int | tuple[int
     if kept is not None:
         kind = type(model).__name__
         raise UnsupportedModel(f"kept patches are counted for a timm VisionTransformer only, not for {kind}")
-    return _count_by_running(model, image_size)
+    return count_by_running(model, image_size)
 
 
 def paper_gflops(
@@ -99,8 +66,11 @@ def exact_gmacs(
     """GMACs of one image's forward with attention and without norms: L*(12*N*D^2 + 2*N^2*D) + P*(C*p*p)*D + K*D.
 
     embed_kept_only: patch embedding of the kept patches alone, as `smi` runs it; the published code embeds all P.
+    Of any other model torch's own counter is asked, which sees products of matrices and convolutions wherever they are.
     """
-    macs = _with_attention(model, kept, image_size)
+    if kept is None and not _has_closed_form(model):
+        return products(model, image_size)[0] / 1e9
+    macs = count(model, kept, image_size)
     return (macs.exact - _not_embedded(model, macs, kept, embed_kept_only)) / 1e9
 
 
@@ -118,7 +88,9 @@ def step_gmacs(
     frozen weights save. Attention's products have no weights: both their inputs are activations, and both need a
     gradient whether weights are frozen or not.
     """
-    macs = _with_attention(model, kept, image_size)
+    if kept is None and not _has_closed_form(model):
+        return sum(products(model, image_size, weight_gradients)) / 1e9
+    macs = count(model, kept, image_size)
     linear = macs.linear - _not_embedded(model, macs, kept, embed_kept_only)
     return (linear * (3 if weight_gradients else 2) + macs.attention * 3) / 1e9
 
@@ -144,16 +116,15 @@ def run_average_gflops(
     return total / iterations
 
 
-def _with_attention(model: nn.Module, kept: int | None, image_size: int | tuple[int, int] | None) -> Macs:
-    """The count, refused where the model has an attention that is not counted, so that "exact" stays true."""
+def _has_closed_form(model: nn.Module) -> bool:
+    """Whether it is a ViT as the adapter knows them, whose products follow from its sizes."""
     if not isinstance(model, VisionTransformer):
-        for name, layer in model.named_modules():
-            if isinstance(layer, nn.MultiheadAttention) or hasattr(layer, "qkv"):
-                raise UnsupportedModel(
-                    f"{type(model).__name__}: the attention {name or 'of the model'} is not counted exactly; "
-                    "allowed: a timm VisionTransformer or a CNN"
-                )
-    return count(model, kept, image_size)
+        return False
+    try:
+        adapt(model, headless=True)
+    except UnsupportedModel:
+        return False
+    return True
 
 
 def _not_embedded(model: Any, macs: Macs, kept: int | None, embed_kept_only: bool) -> int:
@@ -212,46 +183,3 @@ def _norm_width(layer: nn.Module, attention: Any = None) -> int:
     ):
         return width * attention.num_heads
     return width
-
-
-def _count_by_running(model: nn.Module, image_size: int | tuple[int, int] | None) -> Macs:
-    """Convolution, linear, norm and pooling layers of any model, counted in one forward of shapes."""
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), 3)
-    if image_size is None:
-        config = getattr(model, "pretrained_cfg", None) or {}
-        image_size = tuple(config.get("input_size", (channels, 224, 224)))[1:]
-    height, width = (image_size, image_size) if is_whole(image_size) else image_size
-    linear = norms = pooled = 0
-
-    def add(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        nonlocal linear, norms, pooled
-        if isinstance(layer, nn.Linear):
-            linear += output.numel() * layer.in_features
-        elif isinstance(layer, nn.modules.conv._ConvNd):
-            # each output (of a transposed convolution: each input) meets one kernel per channel of its group
-            elements = inputs[0] if layer.transposed else output
-            linear += elements.numel() * layer.weight[0].numel()
-        elif isinstance(layer, _NORM_LAYERS):
-            norms += output.numel()
-        else:
-            pooled += inputs[0].numel()
-
-    with _shapes_only(model) as shapes, torch.no_grad():
-        for layer in shapes.modules():
-            if isinstance(layer, (*_LINEAR_LAYERS, *_NORM_LAYERS, *_POOLING_LAYERS)):
-                layer.register_forward_hook(add)
-        shapes(torch.empty(1, channels, height, width, device="meta"))
-    return Macs(linear=linear, embedding=0, attention=0, norm_elements=norms, pooled_elements=pooled)
-
-
-@contextmanager
-def _shapes_only(model: nn.Module) -> Iterator[nn.Module]:
-    """A copy of the model on the meta device, in evaluation mode; no weight is copied."""
-    tensors = [*model.parameters(), *model.buffers()]
-    memo = {id(tensor): _on_meta(tensor) for tensor in tensors}
-    yield copy.deepcopy(model, memo).eval()
-
-
-def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
-    meta = torch.empty_like(tensor, device="meta")
-    return nn.Parameter(meta, requires_grad=False) if isinstance(tensor, nn.Parameter) else meta

@@ -184,4 +184,87 @@ def test_what_is_not_counted_is_refused_by_name():
     with pytest.raises(UnsupportedModel, match="ResNet"):
         flops.paper_gflops(on_meta("resnet18"), kept=46)
     with pytest.raises(UnsupportedModel, match="SwinTransformer"):
-        flops.exact_gmacs(on_meta("swin_tiny_patch4_window7_224"))
+        flops.exact_gmacs(on_meta("swin_tiny_patch4_window7_224"), kept=46)
+
+
+class Layouts(torch.nn.Module):
+    """Attention as other libraries lay it out: apart, packed, by einsum."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.layout, self.conv = layout, torch.nn.Conv2d(3, 8, 4, 4)
+        self.query, self.key, self.value = (torch.nn.Linear(8, 8) for _ in range(3))
+        self.packed = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        if self.layout == "packed":
+            return self.packed(x, x, x, need_weights=False)[0]
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.layout == "fused":
+            return torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        return torch.einsum("bij,bjd->bid", torch.einsum("bid,bjd->bij", query, key).softmax(-1), value)
+
+
+@pytest.mark.parametrize("layout", ["fused", "packed", "einsum"])
+def test_attention_is_counted_in_any_layout(layout):
+    tokens, width = 64, 8
+    linear = tokens * 3 * 4 * 4 * width + (4 if layout == "packed" else 3) * tokens * width**2
+    attention = 2 * tokens**2 * width
+    model = Layouts(layout).eval()
+    assert flops.exact_gmacs(model, image_size=32) == pytest.approx((linear + attention) / 1e9, rel=1e-12)
+    for weights in (False, True):
+        step = flops.step_gmacs(model, image_size=32, weight_gradients=weights)
+        assert step == pytest.approx((linear * (3 if weights else 2) + attention * 3) / 1e9, rel=1e-12)
+    assert model.query.weight.device.type == "cpu" and model.query.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"global_pool": "avg"}, {"qk_norm": True}, {"reg_tokens": 2}, {"init_values": 0.1},
+     {"class_token": False, "global_pool": "avg"}],
+)  # fmt: skip
+@pytest.mark.parametrize("weights", [False, True])
+def test_the_closed_form_judges_the_counter(options, weights):
+    from smi.flops_by_running import products
+
+    model = VisionTransformer(
+        img_size=24, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5, **options
+    )
+    forward, backward = products(model, 24, weights)
+    assert forward / 1e9 == pytest.approx(flops.exact_gmacs(model), rel=1e-9)
+    assert (forward + backward) / 1e9 == pytest.approx(
+        flops.step_gmacs(model, weight_gradients=weights), rel=1e-9
+    )
+
+
+def test_windows_are_counted_as_torch_counts_them_on_numbers():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=56, window_size=7, embed_dim=24, depths=(1, 1),
+        num_heads=(2, 2), num_classes=3,
+    ).eval()  # fmt: skip
+    for block in model.modules():
+        if hasattr(block, "fused_attn"):
+            block.fused_attn = False
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.randn(1, 3, 56, 56))
+    assert flops.exact_gmacs(model, image_size=56) == pytest.approx(
+        counter.get_total_flops() / 2e9, rel=1e-12
+    )
+
+
+def test_a_vit_with_an_attention_of_its_own_is_counted_by_what_it_computes():
+    from timm.models.vision_transformer import Attention
+
+    class Twice(Attention):
+        def forward(self, x, **further):
+            return super().forward(super().forward(x))
+
+    model = VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2, num_classes=3)
+    model.pretrained_cfg = {"input_size": (3, 16, 16)}
+    plain = flops.exact_gmacs(model)
+    model.blocks[0].attn.__class__ = Twice
+    attention = 5 * 4 * 16**2 + 2 * 5**2 * 16
+    assert flops.exact_gmacs(model) == pytest.approx(plain + attention / 1e9, rel=1e-9)
