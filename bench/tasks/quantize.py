@@ -7,7 +7,10 @@ the name of the same setting in the keys of published records of the slides' qua
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+import torch
 
 import smi
 from bench import models
@@ -18,11 +21,12 @@ from bench.tasks.scoring import compare
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Metrics: see bench.tasks.scoring.compare."""
+    """Metrics: see bench.tasks.scoring.compare; and calibration_seconds, of quantizing the model with the images."""
     settings = job.task.settings
     model, data = models.load(job.inputs["teacher"], job.device)
     images = smi.SyntheticImages.load(job.inputs["images"] / FILE)
     deviations = settings.get("deviations", ())
+    begin = time.perf_counter()
     quantized = smi.quantize(
         model,
         images,
@@ -33,7 +37,11 @@ def run(job: Job) -> dict[str, Any]:
         deviations=deviations,
         progress=False,
     )
+    if job.device.startswith("cuda"):
+        torch.cuda.synchronize(job.device)  # kernels run on after the call
+    seconds = time.perf_counter() - begin
     test = open_split(settings["test"], data, job.sources)
     keep_zero = "keep_zero" in deviations  # the published code normalises test pictures so, too
     identity = canonical_json([job.task.inputs["teacher"].key, settings["test"], keep_zero, job.device])
-    return compare(model, quantized, test, job.device, job.progress, job.should_stop, keep_zero, identity)
+    found = compare(model, quantized, test, job.device, job.progress, job.should_stop, keep_zero, identity)
+    return {**found, "calibration_seconds": seconds}
