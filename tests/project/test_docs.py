@@ -105,6 +105,16 @@ def sessions() -> set[str]:
     }
 
 
+def test_readme_is_short_and_starts_with_what_people_type():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 150
+    set_up = "python3 -m venv .venv && .venv/bin/pip install -q nox uv && .venv/bin/nox -s reproduce_table3"
+    assert {set_up, ".venv/bin/nox -s tests"} <= set(lines)
+    first_screen = "\n".join(lines[:40])
+    for command in ("nox -s reproduce_table3", "python -m bench.sweep --grid experiments/kd.yaml"):
+        assert f"`{command}`" in first_screen
+
+
 @pytest.mark.parametrize(
     ("section", "scale"), [("What comes out", "digits"), ("Natural images: CIFAR-10", "cifar")]
 )
@@ -133,14 +143,15 @@ def rows_of(text: str) -> list[list[str]]:
     ]
 
 
-def test_readme_examples_run(tmp_path, monkeypatch):
-    """All Python blocks of README.md, one after the other, on a small random model instead of a download."""
-    blocks = PYTHON_BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert blocks, "README.md has no Python example"
+@pytest.mark.parametrize("document", ["README.md", "docs/library.md"])
+def test_examples_run(document, tmp_path, monkeypatch):
+    """All Python blocks of a document, one after the other, on a small random model instead of a download."""
+    blocks = PYTHON_BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
+    assert blocks, f"{document} has no Python example"
     names: list[str] = []
 
     def create_model(name: str, **_) -> VisionTransformer:
-        assert timm.is_model(name), f"README.md names {name!r}, which timm does not know"
+        assert timm.is_model(name), f"{document} names {name!r}, which timm does not know"
         names.append(name)
         torch.manual_seed(len(names))
         return VisionTransformer(
@@ -153,7 +164,7 @@ def test_readme_examples_run(tmp_path, monkeypatch):
     namespace: dict[str, object] = {}  # a later example may go on from an earlier one
     for block in blocks:
         source = re.sub(r"\b(count|steps)=\d+", r"\1=2", block)
-        exec(compile(source, "README.md", "exec"), namespace)
+        exec(compile(source, document, "exec"), namespace)
     assert names
 
 
