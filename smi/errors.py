@@ -25,6 +25,10 @@ class InvalidFile(SmiError):
     """A file of a quantized model is damaged, of another version, cannot be written, or is there already."""
 
 
+class MissingExtra(SmiError):
+    """A package of an optional extra is not installed; the message says how to install it."""
+
+
 class CheckpointError(SmiError):
     """A checkpoint is damaged or belongs to another run."""
 

@@ -5,6 +5,8 @@ smi/quantizers.py.
 """
 
 from smi.quantization.calibration import quantize
+from smi.quantization.deployment import PACKINGS, PROFILES, Exported
+from smi.quantization.float_file import export_float
 from smi.quantization.layers import QuantizedConv2d, QuantizedLinear
 from smi.quantization.loading import load_quantized
 from smi.quantization.model import QuantizedViT
@@ -13,14 +15,18 @@ from smi.quantization.ranges import RANGES
 from smi.quantization.recipes import QUANTIZERS, Quantizer, quantizer
 
 __all__ = [
+    "PACKINGS",
     "PLACEMENTS",
     "PLACES",
+    "PROFILES",
     "QUANTIZERS",
     "RANGES",
+    "Exported",
     "QuantizedConv2d",
     "QuantizedLinear",
     "QuantizedViT",
     "Quantizer",
+    "export_float",
     "load_quantized",
     "quantize",
     "quantizer",

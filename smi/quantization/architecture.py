@@ -13,7 +13,14 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from smi.class_and_mean import ClassAndMeanViT
 from smi.quantization import parts
+
+_KINDS: Mapping[str, Any] = {  # the more special ones first
+    "VisionTransformerDistilled": VisionTransformerDistilled,
+    "ClassAndMeanViT": ClassAndMeanViT,
+    "VisionTransformer": VisionTransformer,
+}
 
 
 def describe(model: Any) -> dict[str, Any]:
@@ -36,7 +43,7 @@ def describe(model: Any) -> dict[str, Any]:
         "classes": getattr(model.head, "out_features", 0),
         "pooling": model.global_pool,
         "pooling_takes_prefix": bool(getattr(model, "pool_include_prefix", False)),
-        "distilled": getattr(model, "head_dist", None) is not None,
+        "kind": next(name for name, kind in _KINDS.items() if isinstance(model, kind)),
         "class_token": getattr(model, "cls_token", None) is not None,
         "register_tokens": 0 if getattr(model, "reg_token", None) is None else model.reg_token.shape[1],
         "positions": model.pos_embed is not None,
@@ -50,9 +57,9 @@ def describe(model: Any) -> dict[str, Any]:
 
 def build(of: Mapping[str, Any]) -> nn.Module:
     """A plain ViT of that architecture, all of its values zero, on the CPU."""
-    kind = VisionTransformerDistilled if of["distilled"] else VisionTransformer
+    of_kind = {} if of["kind"] == "ClassAndMeanViT" else {"global_pool": of["pooling"], "fc_norm": False}
     with torch.device("meta"):
-        model = kind(
+        model: Any = _KINDS[of["kind"]](
             img_size=tuple(of["image_size"]),
             patch_size=tuple(of["patch_size"]),
             in_chans=of["channels"],
@@ -60,12 +67,11 @@ def build(of: Mapping[str, Any]) -> nn.Module:
             depth=of["depth"],
             num_heads=1,  # each block's own are set below, as are its layers
             num_classes=of["classes"],
-            global_pool=of["pooling"],
             class_token=of["class_token"],
             reg_tokens=of["register_tokens"],
             pos_embed="learn" if of["positions"] else "none",
             no_embed_class=not of["positions_of_prefix"],
-            fc_norm=False,
+            **of_kind,
         )
         if of["pooling_takes_prefix"]:
             model.pool_include_prefix = True

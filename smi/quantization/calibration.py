@@ -61,7 +61,7 @@ def quantize(
 
     device = torch.device(device) if device is not None else _device(model)
     quantized = build(model)
-    check_fit(images, quantized._tokens)
+    check_fit(images, quantized.tokens)
     size = len(images) if batch_size is None else batch_size
     if not is_whole(size) or size < 1:
         raise InvalidSetting(f"batch_size is {batch_size!r}; allowed: a whole number >= 1")
@@ -86,7 +86,7 @@ def quantize(
             quantized = _calibrate_reparameterised(model, quantized, build, batches(tell))
         else:
             _calibrate(quantized, batches(tell))
-    quantized.calibrated_on = _told(images, quantized._tokens.num_patches, chosen)
+    quantized.calibrated_on = _told(images, quantized.tokens.num_patches, chosen)
     return quantized
 
 

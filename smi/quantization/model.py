@@ -19,6 +19,8 @@ from smi.errors import InvalidImages, InvalidSetting, NotCalibrated
 from smi.foreign.convert import model_given
 from smi.geometry import patchify, take_patches
 from smi.quantization.blocks import Make, QuantizedBlock
+from smi.quantization.deployment.export import Exported, export
+from smi.quantization.deployment.profiles import of_profile
 from smi.quantization.layers import QuantizedConv2d, QuantizedLinear
 from smi.quantization.placement import HEAD, STEM
 from smi.quantization.recipes import QUANTIZERS, Quantizer, quantizer
@@ -48,7 +50,7 @@ class QuantizedViT(nn.Module):
         super().__init__()
         model = model_given(model)
         self.model: Any = plain_copy(model)
-        self._tokens = adapt(self.model, headless=True)  # reads the stem; blocks are run here
+        self.tokens = adapt(self.model, headless=True)  # reads the stem; blocks are run here
         refuse_unhandled(self.model)
         self.recipe = _resolved(quantizer)
         self.whole_stem = whole_stem  # see smi.published
@@ -101,6 +103,38 @@ class QuantizedViT(nn.Module):
         cannot describe, and InvalidFile where the file is there already (unless overwrite) or cannot be written.
         """
         save(self, path, overwrite)
+
+    def deployed(self, profile: str = "integer", *, reduce_range: bool = False) -> QuantizedViT:
+        """What a file of that profile computes: a copy without the quantizers that the profile leaves out.
+
+        profile: "integer" keeps those of matrix products' inputs, "exact" all. So the accuracy of this copy is the
+        file's, and of a model quantized at more places, psaq's for one, it is not this model's. reduce_range: weights
+        of 8 bits are rounded to 7, from their integers.
+        """
+        return of_profile(self, profile, reduce_range)
+
+    def export(
+        self,
+        path: str | Path,
+        profile: str = "integer",
+        *,
+        pack: str = "int8",
+        preprocess: bool = False,
+        reduce_range: bool = False,
+        overwrite: bool = False,
+    ) -> Exported:
+        """Write an ONNX file (opset 21, any batch size) that computes what `deployed` of that profile computes.
+
+        It takes all patches of "image" [B, C, H, W], normalised, or with preprocess "pixels" in [0, 1]; it gives
+        "logits". Activations are uint8, with fewer levels where they have fewer bits; a quantizer that this cannot
+        express (log-sqrt2, the slides' floor, a zero point that is no whole number) is written in float with its
+        products, and a warning says so. One difference: ONNX rounds x / scale and then adds zero, psaq's formula rounds
+        their sum, so exact ties can come out a step apart.
+        pack: "int8" for integer kernels; "int4" for weights of up to 4 bits in half the space, multiplied in float.
+        reduce_range: see `deployed`; for x86 without VNNI, whose kernels saturate with 8-bit weights.
+        Needs the extra "onnx". Raises MissingExtra, NotCalibrated, InvalidSetting, UnsupportedModel, InvalidFile.
+        """
+        return export(self, path, profile, pack, preprocess, reduce_range, overwrite)
 
     @property
     def blocks(self) -> Any:
@@ -177,26 +211,33 @@ class QuantizedViT(nn.Module):
     def embed(self, image: Tensor, kept: Tensor | None) -> Tensor:
         """Tokens [B, N, D] with the stem's quantizers: image, patches, CLS concatenated, positions, their sum."""
         if self.whole_stem and kept is not None:
-            x, first = self.embed(image, None), self._tokens.prefix_tokens
+            x, first = self.embed(image, None), self.tokens.prefix_tokens
             remaining = x[:, first:].take_along_dim(kept.unsqueeze(2), dim=1)
             return torch.cat([x[:, :first], remaining], dim=1)
-        tokens, quantizers, layer = self._tokens, self.quantizers, self.model.patch_embed
+        tokens, quantizers, layer = self.tokens, self.quantizers, self.model.patch_embed
         patches = patchify(image, tokens.grid) if kept is None else take_patches(image, kept, tokens.grid)
         x = F.linear(quantizers["image"](patches), layer.proj.weight.flatten(1), layer.proj.bias)
         x = quantizers["patches"](layer.norm(x))
         prefix = tokens.prefix()
-        of_prefix, of_patches = tokens.positions(kept)
         if prefix is not None:
             x = torch.cat([prefix.expand(x.shape[0], -1, -1), x], dim=1)
         x = quantizers["concatenated"](x)
-        if of_patches is not None:
-            of_patches = of_patches.expand(x.shape[0], -1, -1)
-            if prefix is not None:
-                none = prefix.new_zeros(1, tokens.prefix_tokens, x.shape[2])
-                before = (none if of_prefix is None else of_prefix).expand(x.shape[0], -1, -1)
-                of_patches = torch.cat([before, of_patches], dim=1)
-            x = x + quantizers["positions"](of_patches)
+        positions = self.positions(x.shape[0], kept)
+        if positions is not None:
+            x = x + quantizers["positions"](positions)
         return self.model.norm_pre(quantizers["embedded"](x))
+
+    def positions(self, batch: int, kept: Tensor | None) -> Tensor | None:
+        """Position embeddings of all tokens [batch, N, D], zero where one has none; None for a model without."""
+        of_prefix, of_patches = self.tokens.positions(kept)
+        if of_patches is None:
+            return None
+        of_patches, prefix = of_patches.expand(batch, -1, -1), self.tokens.prefix()
+        if prefix is None:
+            return of_patches
+        none = prefix.new_zeros(1, self.tokens.prefix_tokens, of_patches.shape[2])
+        before = (none if of_prefix is None else of_prefix).expand(batch, -1, -1)
+        return torch.cat([before, of_patches], dim=1)
 
     def classify(self, x: Tensor) -> Tensor:
         """Final norm, pooling and head: tokens [B, N, D] -> logits [B, classes], or features where there is no head.
@@ -223,7 +264,7 @@ class QuantizedViT(nn.Module):
 
     def _check_input(self, image: Tensor, kept: Tensor | None) -> None:
         """InvalidImages unless the images, and the kept patches if there are any, are as the model takes them."""
-        tokens = self._tokens
+        tokens = self.tokens
         expected = (tokens.channels, tokens.grid.height, tokens.grid.width)
         if image.ndim != 4 or tuple(image.shape[1:]) != expected or not image.is_floating_point():
             raise InvalidImages(

@@ -34,7 +34,7 @@ _RMS_NORMS = {"RmsNorm", "RMSNorm"}
 KINDS = ("Identity", "LayerNorm", "RmsNorm", "LayerScale", *_ACTIVATIONS)
 
 
-def parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def parts(model: Any) -> Iterator[tuple[str, nn.Module]]:
     """(name, module) of each of them in a timm ViT or in the one inside a QuantizedViT."""
     yield "patch_embed.norm", model.patch_embed.norm
     for name in ("norm_pre", "norm", "fc_norm"):
@@ -44,7 +44,7 @@ def parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield f"blocks.{index}.{name}", block.get_submodule(name)
 
 
-def describe(name: str, module: nn.Module) -> dict[str, Any]:
+def describe(name: str, module: Any) -> dict[str, Any]:
     """The part in JSON values, from which `build` makes its like; UnsupportedModel names one that is not known."""
     kind = type(module).__name__
     origin = type(module).__module__.partition(".")[0]
@@ -77,7 +77,7 @@ def build(part: Part) -> nn.Module:
         return _ACTIVATIONS[kind][1]()
     if kind == "LayerNorm":
         affine = part["weight"] or part["bias"]
-        norm: nn.Module = nn.LayerNorm(part["width"], part["eps"], affine, bias=part["bias"])
+        norm: Any = nn.LayerNorm(part["width"], part["eps"], affine, bias=part["bias"])
         if affine and not part["weight"]:
             norm.weight = None
         return norm

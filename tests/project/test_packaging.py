@@ -72,7 +72,8 @@ def test_every_module_can_be_imported(package):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "smi").rglob("*.py")), ids=lambda path: path.name)
 def test_smi_imports_no_more_than_it_declares(path):
-    assert imported_by(path) <= ALLOWED
+    more = {"numpy", "onnx", "onnxruntime"} if "deployment" in path.parts else set()  # of the extra "onnx"
+    assert imported_by(path) <= ALLOWED | more
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "bench").rglob("*.py")), ids=lambda path: path.name)

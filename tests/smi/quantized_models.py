@@ -8,6 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import smi
+from smi.class_and_mean import ClassAndMeanViT
 from smi.vit import adapt
 
 KINDS = {
@@ -27,6 +28,7 @@ KINDS = {
     "quick_gelu": {"act_layer": "quick_gelu"},
     "one_channel": {"in_chans": 1},
     "distilled": {"cls": VisionTransformerDistilled},
+    "class_and_mean": {"cls": ClassAndMeanViT},
     "backbone": {"num_classes": 0},
     "distilled_backbone": {"cls": VisionTransformerDistilled, "num_classes": 0},
 }
