@@ -1,0 +1,1 @@
+"""The shell commands `smi quantize | invert | export | show`."""
