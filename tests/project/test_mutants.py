@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -120,6 +121,14 @@ def test_what_no_test_reaches_survives(verdicts):
 
 def test_sentences_are_left_alone(verdicts):
     assert not any("NOTHING" in change for change in verdicts)
+
+
+def test_what_a_killed_run_has_left_is_undone(room):
+    file = room.tree / "shop/till.py"
+    (room.work / "sound.json").write_text(json.dumps([str(file), SHOP]))
+    file.write_text("mutated")
+    room.restore()
+    assert file.read_text() == SHOP and not (room.work / "sound.json").exists()
 
 
 def test_a_shorter_sample_begins_a_longer_one(room):

@@ -47,9 +47,8 @@ class Room:
     def tree(self) -> Path:
         return self.work / "tree"
 
-    def copy(self, part: str) -> None:
-        """The files under `part` that git knows or would take, as they are now."""
-        shutil.rmtree(self.tree / part, ignore_errors=True)
+    def copy(self, *parts: str) -> None:
+        """The files under these paths that git knows or would take, as they are now."""
         listed = [
             "git",
             "-C",
@@ -59,7 +58,7 @@ class Room:
             "--cached",
             "--others",
             "--exclude-standard",
-            part,
+            *parts,
         ]
         for name in subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split("\0"):
             if name and (ROOT / name).is_file():
@@ -88,6 +87,14 @@ class Room:
         done = subprocess.run([*command, "-m", FAST, *tests], cwd=self.tree, env=environment)
         if done.returncode not in (0, 1):
             sys.exit(f"pytest ended with {done.returncode}")
+
+    def restore(self) -> None:
+        """Undo the mutant that a killed run has left in the copy."""
+        left = self.work / "sound.json"
+        if left.exists():
+            path, text = json.loads(left.read_text())
+            Path(path).write_text(text, encoding="utf-8")
+            left.unlink()
 
     def measured(self) -> dict:
         return json.loads((self.work / "measured.json").read_text())
@@ -171,14 +178,16 @@ def main() -> None:
         shutil.rmtree(FOLDER, ignore_errors=True)
     for room in rooms:
         if not (room.work / "measured.json").exists():
+            shutil.rmtree(room.work, ignore_errors=True)
             room.copy(".")
             room.pytest("measure", *ROOMS[room.code])
+        room.restore()
     sample, total = draw(rooms[0].tree, ROOMS, options.seed, options.count)
     for room in rooms:
         of_room = [mutant for mutant in sample if mutant.file.startswith(f"{room.code}/")]
         if room.code in (options.room or ROOMS):
             if options.again:
-                room.copy("tests")
+                room.copy(*(test.partition("::")[0] for test in options.again))
             room.judge(of_room, options.again)
         print(report(of_room, room.verdicts(), room.code))
     print(

@@ -32,6 +32,9 @@ WORK = ROOT.parent
 MEASURED = WORK / "measured.json"
 ORDERS = WORK / "orders.json"
 VERDICTS = WORK / "verdicts.jsonl"
+SOUND = (
+    WORK / "sound.json"
+)  # the file that is mutated now, as it was: for the next run, should this one be killed
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -122,6 +125,7 @@ def judge(file: str, source: str, tests: list[pytest.Item]) -> dict[str, object]
     sound = path.read_text(encoding="utf-8")
     read, write = os.pipe()
     sys.stdout.flush()
+    SOUND.write_text(json.dumps([str(path), sound]))
     try:
         path.write_text(source, encoding="utf-8")
         child = os.fork()
@@ -134,6 +138,7 @@ def judge(file: str, source: str, tests: list[pytest.Item]) -> dict[str, object]
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
         path.write_text(sound, encoding="utf-8")
+        SOUND.unlink()
     names = {SURVIVED: "survived", TIMED_OUT: "timed out", UNFIT: "unfit"}
     # A process that died took the mutant with it: that is noticed.
     return {"verdict": names.get(code, "killed"), "test": said[-1], "tests": len(tests)}

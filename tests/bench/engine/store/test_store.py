@@ -104,6 +104,14 @@ def test_a_failure_is_a_record_with_its_cause_and_blocks_what_needs_it(
     assert run(store, LEAF).status == DONE
 
 
+def test_a_failure_is_told_alike_when_it_happens_and_later(store, misbehave):
+    misbehave("root", "missing")
+    now, later = run(store, ROOT), run(store, ROOT)
+    assert now.fresh and not later.fresh
+    assert later.detail.startswith("missing data: ") and "imagenet/val" in later.detail
+    assert now.detail == later.detail
+
+
 def test_out_of_memory_names_a_batch_size_to_try(store, misbehave):
     misbehave("big", "memory")
     task = Task("root", {"name": "big", "batch_size": 64})
