@@ -192,6 +192,12 @@ def reproduce_table4(session: nox.Session) -> None:
 
 
 @nox.session
+def reproduce_deploy(session: nox.Session) -> None:
+    """Quantized models as ONNX files: what they answer, how large and how fast. Measures one thing at a time."""
+    measure(session, "deploy")
+
+
+@nox.session
 def figures(session: nox.Session) -> None:
     """All figures, and the report. `--scale`, `--store`, `--results` after `--` go to all, the rest to bench.sweep."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -75,6 +75,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         *_at("cost", "plan:build", "table:text", "table:pages"), figures=_at("cost", "figure:FIGURE")
     ),
     "inefficiency": Experiment(*_at("cost", "plan:build", "inefficiency:text")),  # Table 1: cost's tasks
+    "deploy": Experiment(*_at("deploy", "plan:build", "table:text"), figures=_at("deploy", "figure:FIGURE")),
     "smoke": Experiment(*_at("smoke", "plan:build", "table:text")),
 }
 

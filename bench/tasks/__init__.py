@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.engine.task import Job
-from bench.tasks import cost, evaluate, images, quantize, teacher, threads, transfer
+from bench.tasks import cost, deploy, evaluate, images, quantize, teacher, threads, transfer
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,5 @@ KINDS: dict[str, Kind] = {
     "quantize": Kind(1, quantize.run),
     "transfer": Kind(2, transfer.run, resumable=True),
     "cost": Kind(2, cost.run),
+    "deploy": Kind(1, deploy.run),
 }

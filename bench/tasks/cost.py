@@ -52,7 +52,7 @@ def run(job: Job) -> dict[str, Any]:
         "warmup": settings["warmup"],
         "device": job.device,
     }
-    with _alone(job):
+    with alone(job):
         job.progress(0, 1 + len(engines), {})
         timed = measured({**request, "what": "time"}, job.should_stop)
         figures = {}
@@ -129,7 +129,7 @@ def _flops(settings: Mapping[str, Any], kept: int | None, iterations: int) -> di
 
 
 @contextmanager
-def _alone(job: Job) -> Iterator[None]:
+def alone(job: Job) -> Iterator[None]:
     """Hold this user's measuring lock on this machine; the system frees it when the holder dies."""
     path = Path(tempfile.gettempdir()) / f"smi-measuring-{os.getuid()}.lock"
     with path.open("a") as handle:

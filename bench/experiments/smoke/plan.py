@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from bench.engine.plan import CellTasks
-from bench.engine.task import Sources
+from bench.engine.task import Sources, Task
 from bench.experiments.builders import cost, quantization, transfer
 from bench.grid import Grid
 
@@ -42,5 +42,14 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
             measured = cell["cost_model"]
             size = builder.outline(measured).grid.height
             tasks["cost"] = builder.cost(measured, size, method, batch=1, precision="fp32")
+            tasks["deploy"] = _deployed(builder, tasks["quantize"])
         entries.append(CellTasks(cell, tasks))
     return entries
+
+
+def _deployed(builder: SmokeTaskBuilder, quantized: Task) -> Task:
+    """The file of what a task "quantize" quantizes."""
+    names = ("weight_bits", "activation_bits", "test")
+    settings = {name: quantized.settings[name] for name in names}
+    settings |= {"quantizer": "psaq", "profile": "integer"}
+    return builder.task("deploy", settings, quantized.inputs, f"deploy: {quantized.label}")

@@ -1,0 +1,1 @@
+"""What a quantized model is worth as a file: its answers, its size, its speed."""
