@@ -287,8 +287,8 @@ FAULTS = [
         "one less random number drawn where patches stop",
         state.State,
         "start",
-        "chance = float(torch.rand((), generator=generator))",
-        "chance = 0.5 if config.stopping else float(torch.rand((), generator=generator))",
+        "chance = float(torch.rand((), generator=generator, ",
+        "chance = 0.5 if config.stopping else float(torch.rand((), generator=generator, ",
         "until_the_first_stop_sparse_is_dense",
     ),
 ]

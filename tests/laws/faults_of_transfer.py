@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from laws.core import Fault
-from smi import distillation, inversion, loop, pool, recipes, stopping
+from smi import distillation, inversion, loop, pool, recipes
 
 AGREES = "the_reference_transfer_agrees"
 FAULTS = [
@@ -69,10 +69,10 @@ FAULTS = [
     ),
     Fault(
         "the random score is the same at each stop",
-        stopping,
-        "random",
-        "generator=generator",
-        "generator=torch.Generator().manual_seed(0)",
+        loop.Loop,
+        "importance",
+        "state.score_generator",
+        "torch.Generator().manual_seed(0)",
         "random_scores_are_drawn_anew_at_each_stop",
     ),
     Fault(
