@@ -58,7 +58,8 @@ def checked(
         allowed = ", ".join(choices[key]) if key in choices else _refusal(key, value, defaults[key])
         if allowed and value not in choices.get(key, ()):
             raise BenchError(f"{what}: {key} is {value!r}; allowed: {allowed}")
-    return {**defaults, **{key: one_spelling(value, defaults[key]) for key, value in settings.items()}}
+    # A default keeps its own spelling: keys of published grids hold a given 1 where the default is 1.0.
+    return {**defaults, **{key: one_spelling(value) for key, value in settings.items()}}
 
 
 def _refusal(key: str, value: Any, default: Any) -> str:

@@ -40,8 +40,8 @@ def test_every_command_answers_help(name, capsys):
 
 @pytest.mark.parametrize("name", [*COMMANDS, "nothing"])
 def test_a_bad_option_is_one_line_and_exit_code_2(name, capsys):
-    needed = ["--grid", "nowhere.yaml"] if name == "sweep" else []
-    assert main([name, *needed, "--nonsense"]) == 2
+    needed = {"sweep": ["--grid", "nowhere.yaml"], "store": ["du"]}
+    assert main([name, *needed.get(name, []), "--nonsense"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("error: ") and said.err.count("\n") == 1

@@ -40,6 +40,7 @@ def done(store: Store, value: int) -> list[CellTasks]:
     task = Task("k", {"value": value})
     frame = {**provenance.origin("cpu"), "started": "", "finished": "2000-01-01", "seconds": 1.0, "log": ""}
     rest = {"status": "done", "artifacts": {}, "metrics": {}, "error": None, "slurm_job_id": None}
+    store.record_path(task).parent.mkdir(exist_ok=True)
     atomic.write_json(store.record_path(task), seal({**frame, **rest, **identity(task)}))
     return [CellTasks({"method": "a", "seed": 0}, {"k": task})]
 
