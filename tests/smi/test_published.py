@@ -7,6 +7,9 @@ import torch
 import smi
 from smi import published
 from smi.errors import InvalidSetting
+from smi.geometry import Jitter
+from smi.state import InversionConfig, State
+from smi.vit import adapt
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,25 @@ def test_stopped_pixels_move_only_where_asked(model):
         before, after = images.traces["snapshot_pixels"]
         inside = images.mask().view(3, 1, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
         assert torch.equal(before[~inside.expand_as(before)], after[~inside.expand_as(after)]) is not moves
+
+
+def test_iterations_beside_a_stop_are_not_jittered_where_attention_is_an_earlier_one(model):
+    """And those between are jittered as without the deviation."""
+
+    def draws(*names):
+        adapted = adapt(model)
+        config = InversionConfig(published.recipe("deepinversion", names, iterations=10, flip=1.0), STOPPING)
+        passes = smi.Execution().passes(adapted, config.recipe.objective.needs)
+        loop = published.loop_of(adapted, config, passes)
+        state = State.start(adapted, config, 2, None, (1, 2), torch.device("cpu"))
+        found = []
+        for state.iteration in range(10):
+            found.append(loop.draw_jitter(state))
+        return found
+
+    plain, without = draws(), draws("earlier_attention")
+    assert all(jitter.flip for jitter in plain)
+    assert without == [Jitter() if t in (2, 3, 5, 6) else plain[t] for t in range(10)]
 
 
 def test_the_final_mask_holds_one_patch_more_where_products_round_so(model):
