@@ -198,6 +198,12 @@ def reproduce_deploy(session: nox.Session) -> None:
 
 
 @nox.session
+def reproduce_four_bits(session: nox.Session) -> None:
+    """Four bits: image sources by quantizers by bit-widths. Arguments after `--` go to bench.sweep."""
+    sweep(session, "four_bits")
+
+
+@nox.session
 def figures(session: nox.Session) -> None:
     """All figures, and the report. `--scale`, `--store`, `--results` after `--` go to all, the rest to bench.sweep."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -48,6 +48,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         claims=f"{__name__}.quantization.claims:CLAIMS",
         quotes="cost",
     ),
+    "four_bits": Experiment(*_at("four_bits", "plan:build", "table:text")),
     "gallery": Experiment(
         *_at("gallery", "plan:build", "table:text"),
         figures=_at(

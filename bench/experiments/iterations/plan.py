@@ -1,7 +1,8 @@
 """Experiment "iterations": quality of the quantized model against the iterations, and so the seconds, of inversion.
 
 Each cell is an inversion of that length. A sparse one that ends before all stops are due has had only those stops: with
-a constant learning rate it is the beginning of the longer ones.
+a constant learning rate it is the beginning of the longer ones. With the axis `quantizer` each inversion serves all
+quantizers; without it, the paper's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from bench.engine.plan import CellTasks
 from bench.engine.task import Sources, Task
 from bench.experiments.builders.common import TaskBuilder
+from bench.experiments.builders.quantization import DEFAULT, QUANTIZER, check_quantizers, quantizer_settings
 from bench.grid import Grid, parse_bits
 
 AXES = ("model", "dataset", "method", "iterations", "bits", "seed")
@@ -44,7 +46,8 @@ class Lengths(TaskBuilder):
 def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     """Tasks "images" and "quantize" of each cell."""
     builder = Lengths(grid, scale, sources)
-    builder.need_axes(*AXES)
+    builder.need_axes(*AXES, optional=(QUANTIZER,))
+    check_quantizers(builder)
     spec = grid.scale(scale)
     lengths = {("axes", "iterations", index): length for index, length in enumerate(spec.axes["iterations"])}
     lengths |= {
@@ -58,7 +61,14 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
 
 
 def _tasks(
-    builder: Lengths, model: str, dataset: str, method: str, iterations: int, bits: str, seed: int
+    builder: Lengths,
+    model: str,
+    dataset: str,
+    method: str,
+    iterations: int,
+    bits: str,
+    seed: int,
+    quantizer: str = DEFAULT,
 ) -> dict[str, Task]:
     if builder.methods[method].source != "inversion":
         raise builder.grid.error(
@@ -71,7 +81,9 @@ def _tasks(
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,
         "test": builder.split(dataset, "test"),
+        **quantizer_settings(quantizer),
     }
     label = f"quantize {model} {method} {iterations} iterations {bits} seed {seed}"
+    label += "" if quantizer == DEFAULT else f" by {quantizer}"
     inputs = {"teacher": builder.teacher(model, dataset), "images": images}
     return {"images": images, "quantize": builder.task("quantize", settings, inputs, label)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.experiments.builders.quantization import QUANTIZER
 from bench.grid import PAPER_SCALE
 from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
@@ -24,6 +25,7 @@ from bench.publish.words import plain
 
 PANEL = ("model", "dataset", "bits")  # axes that part tables; others do where they tell cells apart
 
+POINTS = ("calibrated", "least logit error", "longest run")
 CALIBRATED = 1.1  # times the logit error at the end: from there on a model counts as calibrated
 
 NOTES = f"""\
@@ -41,6 +43,8 @@ def text(sheet: Sheet) -> str:
     if sheet.scale != PAPER_SCALE:
         said = f"**Scale: {sheet.scale}** ({plain(scale_notes.subject(sheet))})."
         parts.append("\n".join([said, *scale_notes.reading(sheet)]))
+    if QUANTIZER in frame:
+        parts += ["## Iterations that suffice, by quantizer", markdown(_suffice(sheet, frame))]
     more = telling((entry["cell"] for entry in sheet.cells), *PANEL, "method", "iterations", "seed")
     for key, group in frame.groupby([*PANEL, *more], sort=False, dropna=False):
         model, dataset, *values = map(str, key)
@@ -77,14 +81,36 @@ def _rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
+def _suffice(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
+    """For each quantizer, the iterations from which on a method's models count as calibrated, and the best number."""
+    rows = []
+    for (*values, method), group in frame.groupby([*PANEL, QUANTIZER, "method"], sort=False, dropna=False):
+        done = group[group["status"] == "done"]
+        row = dict(zip((*PANEL, QUANTIZER), map(str, values), strict=True))
+        row["method"] = method_title(sheet, method)
+        lengths = _points(_means(done)) if len(done) else {}
+        rows.append(row | {what: str(lengths.get(what, NOT_RUN)) for what in POINTS})
+    return rows
+
+
+def _means(done: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, by iterations."""
+    return done.groupby("iterations")[["seconds", "logit_error", "top1"]].mean()
+
+
+def _points(means: pd.DataFrame) -> dict[str, int]:
+    """POINTS -> iterations."""
+    longest = means.index[-1]
+    within = means["logit_error"] <= CALIBRATED * means.loc[longest, "logit_error"]
+    first = means.index[len(within) - int(within[::-1].cummin().sum())]
+    return dict(zip(POINTS, (first, means["logit_error"].idxmin(), longest), strict=True))
+
+
 def _calibrated(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
     rows = []
     for method, group in frame[frame["status"] == "done"].groupby("method", sort=False):
-        means = group.groupby("iterations")[["seconds", "logit_error", "top1"]].mean()
-        longest, best = means.index[-1], means["logit_error"].idxmin()
-        within = means["logit_error"] <= CALIBRATED * means.loc[longest, "logit_error"]
-        first = means.index[len(within) - int(within[::-1].cummin().sum())]
-        for what, length in (("calibrated", first), ("least logit error", best), ("longest run", longest)):
+        means = _means(group)
+        for what, length in _points(means).items():
             rows.append(
                 {
                     "method": method_title(sheet, method),

@@ -288,6 +288,10 @@ def _scale_notes(sheet: Sheet, frame: pd.DataFrame) -> list[str]:
 def _known(sheet: Sheet) -> str:
     lines = list(paper.load()["disagreements"])
     for row in paper.rows("others"):
+        if (
+            QUANTIZER in row
+        ):  # of another quantizer, or beside rows that name theirs: see experiments/four_bits.yaml
+            continue
         figures = ", ".join(
             f"{bits} {row[bits]:.2f}" + (f" ± {row[f'{bits} std']:.2f}" if f"{bits} std" in row else "")
             for bits in ("W4/A8", "W8/A8")

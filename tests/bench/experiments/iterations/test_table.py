@@ -1,9 +1,17 @@
 """The page of the iterations' ablation: which run is as good as the longest, and which is the best."""
 
+from pathlib import Path
+
 import pytest
 
+from bench.engine.task import Sources
+from bench.errors import BenchError
+from bench.experiments import build
 from bench.experiments.iterations import table as iterations
+from bench.grid import load
 from bench.publish.manifest import Sheet
+
+EXPERIMENTS = Path(__file__).parents[4] / "experiments"
 
 DONE = {
     "status": "done",
@@ -80,3 +88,48 @@ def test_two_quantizers_have_tables_of_their_own():
     cells = [{**e, "cell": {**e["cell"], "quantizer": q}} for q in ("psaq", "repq") for e in sheet.cells]
     page = iterations.text(Sheet(**{**vars(sheet), "cells": cells}))
     assert "## a_vit on d, W8/A8, psaq\n" in page and "## a_vit on d, W8/A8, repq\n" in page
+
+
+def test_the_iterations_that_suffice_are_stated_for_each_quantizer():
+    sheet = sheet_of({1: [0.3], 10: [0.05], 20: [0.2], 40: [0.1]})
+    assert "by quantizer" not in iterations.text(sheet), "only where the grid has the axis"
+    cells = [{**e, "cell": {**e["cell"], "quantizer": "psaq"}} for e in sheet.cells]
+    page = iterations.text(Sheet(**{**vars(sheet), "cells": cells}))
+    lines = page.partition("by quantizer\n\n")[2].splitlines()
+    stated = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert stated == ["a_vit", "d", "W8/A8", "psaq", "Some method", "40", "10", "40"]
+    nothing = iterations.text(Sheet(**{**vars(sheet), "cells": cells, "records": {}}))
+    assert "| psaq        | Some method | not run" in nothing
+
+
+def test_the_axis_quantizer_adds_tasks_and_moves_none(tmp_path):
+    text = (EXPERIMENTS / "ablation_iterations.yaml").read_text(encoding="utf-8")
+    keys = {}
+    for axis in ("", "      quantizer: [psaq, repq]\n"):
+        path = tmp_path / "ablation_iterations.yaml"
+        path.write_text(
+            text.replace("      iterations: [1, 5", f"{axis}      iterations: [1, 5"), encoding="utf-8"
+        )
+        found = build(load(path), "digits", Sources())
+        keys[axis] = {
+            (entry.cell.get("quantizer"), column, task.key)
+            for entry in found
+            for column, task in entry.tasks.items()
+        }
+    plain, named = ({(column, key) for _, column, key in found} for found in keys.values())
+    added = {
+        (column, key)
+        for quantizer, column, key in keys["      quantizer: [psaq, repq]\n"]
+        if quantizer == "repq"
+    }
+    assert (
+        plain < named and {column for column, _ in named - plain} == {"quantize"} and named == plain | added
+    )
+
+
+def test_an_unknown_quantizer_is_refused_at_its_place(tmp_path):
+    text = (EXPERIMENTS / "ablation_iterations.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "ablation_iterations.yaml"
+    path.write_text(text.replace("quantizer: [psaq, repq]", "quantizer: [psaq, nothing]"), encoding="utf-8")
+    with pytest.raises(BenchError, match="unknown quantizer 'nothing'"):
+        build(load(path), "paper", Sources())
