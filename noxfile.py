@@ -50,7 +50,8 @@ def environment(session: nox.Session, name: str = "suite", install: list[str] = 
     with locked(session, folder.with_suffix(".lock")):
         if ready():
             return str(python)
-        session.log(f"Installing into {folder.relative_to(ROOT)}: about 3 GB to fetch, once, 1 to 5 minutes.")
+        size = "about 3 GB to fetch, once, 1 to 5 minutes" if "-e" in install else "some 20 MB to fetch, once"
+        session.log(f"Installing into {folder.relative_to(ROOT)}: {size}.")
         uv = find_uv()
         installed = False
         if uv:
@@ -322,6 +323,23 @@ def format_(session: nox.Session) -> None:
     """Mend style and format in place."""
     python(session, "ruff", "check", "--fix", ".")
     python(session, "ruff", "format", ".")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documents and the reference as a site in .nox/site, that needs no server; its links are checked."""
+    extra = nox.project.load_toml(ROOT / "pyproject.toml")["project"]["optional-dependencies"]["docs"]
+    executable = environment(session, "docs", [*extra, "-c", str(CONSTRAINTS)])
+    python(
+        session,
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        executable=executable,
+        env={"NO_MKDOCS_2_WARNING": "1"},
+    )
+    python(session, "tools.site.check", ".nox/site", executable=executable)
 
 
 @nox.session

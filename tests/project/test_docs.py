@@ -15,6 +15,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 import smi
+from smi.command_line.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {"build", "dist", "runs", "data", "__pycache__"}  # as .gitignore; hidden folders too, but for .ci
@@ -166,6 +167,26 @@ def test_examples_run(document, tmp_path, monkeypatch):
         source = re.sub(r"\b(count|steps)=\d+", r"\1=2", block)
         exec(compile(source, document, "exec"), namespace)
     assert names
+
+
+def test_the_shell_command_of_readme_ends_in_a_file_that_runs(tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^smi (.*)", text, re.MULTILINE)
+
+    def create_model(name: str, **_) -> VisionTransformer:
+        torch.manual_seed(0)
+        return VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2, num_classes=10
+        )
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(timm, "create_model", create_model)
+    words = line.split()
+    assert timm.is_model(words[1]) and main([*words, "--count", "2", "--iterations", "2"]) == 0
+    reader = onnxruntime.InferenceSession(words[-1])
+    (logits,) = reader.run(None, {"image": torch.zeros(3, 3, 32, 32).numpy()})
+    assert logits.shape == (3, 10)
 
 
 def test_nothing_of_one_machine_stands_in_the_tree():
