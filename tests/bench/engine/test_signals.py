@@ -23,7 +23,7 @@ def test_the_first_signal_stops_in_order_and_says_so(capfd):
 
 def test_what_goes_on_elsewhere_is_said_in_its_place(capfd):
     with Stopper(lambda: "2 jobs go on in SLURM") as stopper:
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
     assert stopper.message == "2 jobs go on in SLURM"
     assert capfd.readouterr().err.strip() == "2 jobs go on in SLURM"
 
