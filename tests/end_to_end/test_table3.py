@@ -25,7 +25,8 @@ def shorten(scale: dict, stops: list[int], iterations: int, seeds: list[int]) ->
 
 
 def row(text: str, title: str) -> list[str]:
-    line = [line for line in text.splitlines() if line.startswith("|") and title in line][-1]
+    accuracy = text.partition("### Rows told apart")[0]
+    line = [line for line in accuracy.splitlines() if line.startswith("|") and title in line][-1]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
