@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -21,11 +21,11 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
-    ValidationError,
     field_validator,
 )
 
 from bench.errors import BenchError
+from bench.grid.validation import M, validate
 from bench.grid.yaml_file import Document, Location, read
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
@@ -47,7 +47,6 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-M = TypeVar("M", bound=BaseModel)
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
@@ -185,13 +184,13 @@ class Grid(Strict):
         value: Any = self._document.value
         for part in location:
             value = value.get(part, {}) if isinstance(value, dict) else value[part]
-        return _validate(model, {} if value is None else value, self._document, location)
+        return validate(model, {} if value is None else value, self._document, location)
 
 
 def load(path: Path | str) -> Grid:
     """Read and check a grid file. Raises BenchError, one line with file, line, key and what is allowed."""
     document = read(Path(path))
-    grid = _validate(Grid, document.value, document, ())
+    grid = validate(Grid, document.value, document, ())
     grid._document = document
     if grid.name != Path(path).stem:
         raise document.error(("name",), f"{grid.name!r} must be the file's name, {Path(path).stem!r}")
@@ -242,6 +241,7 @@ def _same(one: Any, other: Any) -> bool:
 def _check_scale(grid: Grid, name: str) -> None:
     """What the schema alone cannot say: values repeated, entries about axes or values that do not exist."""
     scale, here = grid.scales[name], ("scales", name)
+    place: Location
     for axis, values in scale.axes.items():
         seen: set[tuple[type, Any]] = set()
         for index, value in enumerate(values):
@@ -286,56 +286,3 @@ def _check_value(grid: Grid, place: Location, axis: str, value: Any) -> None:
             parse_bits(value)
         except ValueError as error:
             raise grid.error(place, str(error)) from None
-
-
-def _validate(model: type[M], value: Any, document: Document, base: Location) -> M:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        # A misspelt key is also a missing one: the spelling is what the user wants to hear of.
-        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-    except RecursionError:
-        raise document.error(base, "nested too deeply") from None
-    location = _in_document(document, (*base, *first["loc"]))
-    message = first["msg"]
-    if first["type"] == "extra_forbidden":
-        allowed = _fields_at(model, first["loc"][:-1])
-        message = f"unknown key {first['loc'][-1]!r}" + (
-            f"; allowed: {', '.join(allowed)}" if allowed else ""
-        )
-    elif first["type"] == "missing":
-        message = f"the key {first['loc'][-1]!r} is missing"
-    elif not isinstance(first["input"], (dict, list)):
-        message += f", not {first['input']!r}"
-    raise document.error(location, message)
-
-
-def _in_document(document: Document, location: tuple[Any, ...]) -> Location:
-    """Pydantic's location less what is not in the file (names of union members, "[key]" marks)."""
-    kept: list[str | int] = []
-    for part in location:
-        if (*kept, part) not in document.lines:
-            break
-        kept.append(part)
-    return tuple(kept)
-
-
-def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """The keys that the schema allows at a location below `model`."""
-    current: Any = model
-    for part in location:
-        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = _inner_model(current.model_fields[part].annotation)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def _inner_model(annotation: Any) -> Any:
-    """The model inside `X`, `X | None`, `list[X]`, `dict[str, X]`, `Annotated[X, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in reversed(getattr(annotation, "__args__", ())):
-        found = _inner_model(argument)
-        if found is not None:
-            return found
-    return None

@@ -5,61 +5,9 @@ import math
 
 import pytest
 import torch
+from pools_to_teach_with import BASE, agreement, images, lively, same, weights, with_recipe
 
 import smi
-
-BASE = {"steps": 6, "batch_size": 4, "evaluate_every": 2, "seed": 3}
-
-
-def with_recipe(**changes):
-    """BASE with other settings: those of smi.distil as they are, the others in its recipe."""
-    own = {name: changes.pop(name) for name in ("evaluate_every", "seed", "evaluate") if name in changes}
-    given = {name: changes.pop(name, BASE[name]) for name in ("steps", "batch_size")}
-    recipe = smi.transfer_recipe("default", **given, **changes)
-    kept = {name: value for name, value in BASE.items() if name not in given}
-    return kept | own | {"recipe": recipe}
-
-
-def images(count=6, kept=5, seed=0, size=16, channels=3, patch=4, classes=5):
-    generator = torch.Generator().manual_seed(seed)
-    patches = (size // patch) ** 2
-    return smi.SyntheticImages(
-        torch.rand(count, channels, size, size, generator=generator),
-        torch.randint(classes, (count,), generator=generator),
-        None
-        if kept is None
-        else torch.stack(
-            [torch.randperm(patches, generator=generator)[:kept].sort().values for _ in range(count)]
-        ),
-        (patch, patch),
-    )
-
-
-def weights(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
-
-
-def lively(tiny_vit, **overrides):
-    """A teacher whose logits say something: timm starts heads near zero."""
-    model = tiny_vit(**overrides)
-    with torch.no_grad():
-        model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
-    return model
-
-
-def agreement(teacher, student, pool):
-    """KL at temperature 1 on the pool, through its kept patches, by nothing of the transfer's own."""
-    mean, std = smi.vit.normalisation(teacher)
-    pixels = (pool.pixels - mean) / std
-    with torch.no_grad():
-        wanted, answered = (
-            smi.vit.adapt(m).forward(pixels, pool.kept).log_softmax(1) for m in (teacher, student)
-        )
-    return float((wanted.exp() * (wanted - answered)).sum(1).mean())
 
 
 @pytest.mark.parametrize("kept", [None, 5])
@@ -219,74 +167,6 @@ def test_a_teacher_with_nan_weights_is_named_at_step_0(tiny_vit):
         teacher.head.weight[0, 0] = float("nan")
     with pytest.raises(smi.NonFiniteLoss, match="step 0"):
         smi.transfer(teacher, tiny_vit(), images(), **BASE)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ({"num_classes": 6}, "classes: 5, the student's: 6"),
-        ({"img_size": 32}, "input size"),
-        ({"patch_size": 8}, "patch size"),
-        ({"in_chans": 1}, "channels"),
-    ],
-)
-def test_models_that_do_not_fit_each_other_are_refused(tiny_vit, overrides, message):
-    with pytest.raises(smi.UnsupportedModel, match=message):
-        smi.transfer(lively(tiny_vit), tiny_vit(**overrides), images(), **BASE)
-
-
-def with_label(label):
-    pool = images()
-    pool.targets[2] = label
-    return pool
-
-
-@pytest.mark.parametrize(
-    ("pool", "message"),
-    [
-        ([], "the pool is empty"),
-        (images(count=6).select(slice(0, 0)), "holds no images"),
-        (images(size=32), r"images of \[3, 32, 32\], the teacher takes \[3, 16, 16\]"),
-        (images(patch=8, kept=2), "keeps patches of"),
-        (with_label(5), r"labels in \d..5; the teacher's classes are 0..4"),
-        (with_label(-1), "labels in -1"),
-        ([images(), images(kept=6)], "set 1 of the pool keeps 6 patches, set 0 5"),
-        ([images(), images(kept=None)], "keeps all patches"),
-        ([images(), torch.zeros(3)], "is a Tensor"),
-        ("/nowhere/images.safetensors", "no such file"),
-    ],
-)
-def test_pools_that_do_not_fit_are_refused(tiny_vit, pool, message):
-    with pytest.raises(smi.InvalidImages, match=message):
-        smi.transfer(lively(tiny_vit), tiny_vit(), pool, **BASE)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps": 0}, "steps is 0"),
-        ({"steps": 7, "rounds": 2}, r"multiple of rounds \(2\)"),
-        ({"rounds": 2}, "1 sets of images cannot be dealt to 2 rounds"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"temperature": float("nan")}, "temperature is nan"),
-        ({"optimizer": "adam"}, "allowed: sgd, adamw"),
-        ({"train": "backbone"}, "allowed: all, head"),
-        ({"learning_rate": -1}, "learning_rate is -1"),
-        ({"flip": 1.5}, "flip is 1.5"),
-        ({"batch_size": True}, "batch_size is True"),
-        ({"patches": 17}, "patches is 17; allowed: None, or 1 to 16"),
-        ({"evaluate_every": 0}, "evaluate_every is 0"),
-        ({"precision": "fp16"}, "allowed: fp32, bf16"),
-    ],
-)
-def test_settings_out_of_range_are_refused(tiny_vit, settings, message):
-    with pytest.raises(smi.InvalidSetting, match=message):
-        smi.transfer(lively(tiny_vit), tiny_vit(), images(), **with_recipe(**settings))
-
-
-def test_a_student_without_the_parts_is_refused_by_name(tiny_vit):
-    with pytest.raises(smi.UnsupportedModel, match="Linear"):
-        smi.transfer(lively(tiny_vit), torch.nn.Linear(2, 2), images(), **BASE)
 
 
 def test_only_the_kept_patches_are_seen(tiny_vit):

@@ -26,6 +26,8 @@ from bench.engine import signals
 from bench.errors import BenchError
 
 POLL_SECONDS = 0.5  # between two questions whether to stop
+# Not `-m`: the package imports this module itself, which runpy warns of.
+SERVER = "from bench.tasks.measurement.process import serve; serve()"
 _server: subprocess.Popen[str] | None = None  # of this process; started when first needed
 
 
@@ -67,7 +69,7 @@ def _ask(order: Mapping[str, str], should_stop: Callable[[], bool]) -> int:
         close()
         with signals.held():  # which it inherits, and so do its forks
             _server = subprocess.Popen(
-                [sys.executable, "-m", "bench.tasks.measurement.process"],
+                [sys.executable, "-c", SERVER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -128,7 +130,3 @@ def _carry_out(measure: Any, order: Mapping[str, Any]) -> int:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-
-
-if __name__ == "__main__":
-    serve()

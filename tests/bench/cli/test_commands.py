@@ -19,7 +19,6 @@ def test_the_list_names_every_module_that_is_a_command(capsys):
     assert all(f"  {name} " in listed for name in COMMANDS)
     of_its_own = {
         "bench.__main__",
-        "bench.tasks.measurement.process",
         "bench.engine.executors.slurm.task_process",
     }
     runnable = {
