@@ -177,28 +177,33 @@ def same_seed_same_bits_other_seed_other_images(run):
 @law(runs(), examples=8)
 def the_model_given_is_unchanged(run):
     model = run.model.make().train()
+    model.blocks[0].eval()
+    modes = [module.training for module in model.modules()]
     first = next(model.parameters()).requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     run.invert(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert all(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == modes
     assert all(p.requires_grad is (p is not first) and p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
 
 
 def resumed_ends_in_the_same_bits(run: Run, folder) -> None:
-    whole, asked = run.invert(), iter(range(10**6))
+    kept_on_the_way = {"snapshots": (0, run.iterations)}
+    whole, asked = run.invert(**kept_on_the_way), iter(range(10**6))
     path = folder / "state"
     path.unlink(missing_ok=True)
     try:
-        run.invert(checkpoint=path, should_stop=lambda: next(asked) == run.stop_after)
+        run.invert(checkpoint=path, should_stop=lambda: next(asked) == run.stop_after, **kept_on_the_way)
     except smi.Interrupted:
         pass
-    again = run.invert(checkpoint=path)
+    again = run.invert(checkpoint=path, **kept_on_the_way)
     assert (
         same(whole.pixels, again.pixels)
         and same(whole.kept, again.kept)
         and same(whole.targets, again.targets)
+        and whole.made["history"] == again.made["history"]
+        and all(torch.equal(t.nan_to_num(), again.traces[n].nan_to_num()) for n, t in whole.traces.items())
     )
 
 

@@ -82,19 +82,6 @@ def test_weights_take_few_values_per_channel(tiny_vit):
     assert len(small.blocks[0].norm1.weight.unique()) == 1  # LayerNorm stays
 
 
-def test_calibrates_through_kept_patches_only(tiny_vit):
-    """Pixels of stopped patches must not matter."""
-    model = tiny_vit()
-    images = images_for(model, kept=True)
-    repainted = images_for(model, kept=True, seed=1)
-    mask = smi.SyntheticImages(torch.ones_like(images.pixels), images.targets, images.kept, (4, 4)).masked()
-    mixed = smi.SyntheticImages(
-        images.pixels * mask + repainted.pixels * (1 - mask), images.targets, images.kept, (4, 4)
-    )
-    one, other = (dict(smi.quantize(model, i, 4, 8).activation_quantizers()) for i in (images, mixed))
-    assert all(one[name].low == other[name].low and one[name].high == other[name].high for name in one)
-
-
 def test_a_saved_model_is_the_same_when_it_is_loaded(tiny_vit, tmp_path):
     model = lively(tiny_vit())
     small = smi.quantize(model, images_for(model), 4, 8)
