@@ -186,8 +186,9 @@ def test_an_inversion_told_to_stop_ends_in_the_same_bits(lab: Lab):
     """The real thing: SLURM's notice in the middle of an inversion, and the images of a run that was never stopped."""
     grid = yaml_text.read(ROOT / "experiments" / "smoke.yaml")
     for scale in grid["scales"].values():
-        scale["settings"]["recipes"]["deepinversion"]["iterations"] = 600
-        scale["settings"]["schedules"]["short"]["at"] = [100, 300]
+        # long enough for heartbeats, one in 20 seconds, to show it under way
+        scale["settings"]["recipes"]["deepinversion"]["iterations"] = 6000
+        scale["settings"]["schedules"]["short"]["at"] = [1000, 3000]
     path = lab.folder / "smoke.yaml"
     path.write_text(yaml_text.dump(grid))
     sweep = lab.start("--executor", "slurm", "--only", "images*", code=PAPER, grid=path)
