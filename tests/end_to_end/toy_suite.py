@@ -1,6 +1,7 @@
 """A small suite of its own on the real machinery: three kinds of task that sleep, count and can be told to fail.
 
-As a script it is the sweep's command line with this suite: `python tests/toy_suite.py --grid toy.yaml ...`.
+As a script it is the sweep's command line with this suite: `python tests/end_to_end/toy_suite.py --grid toy.yaml ...`.
+It stands in no folder that has one called `bench`, which Python would take for the package.
 """
 
 from __future__ import annotations
