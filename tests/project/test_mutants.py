@@ -67,34 +67,38 @@ def test_process():
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
-    """A project of one module and its tests."""
-    room = Room("shop", tmp_path_factory.mktemp("mutants"))
+    """A project of one module and its tests, worked on in two copies."""
+    room = Room("shop", tmp_path_factory.mktemp("mutants"), jobs=2)
     for name, text in {"shop/__init__.py": "", "shop/till.py": SHOP, "tests/test_till.py": TESTS}.items():
-        (room.tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (room.tree / name).write_text(text)
+        (room.copies[0].tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (room.copies[0].tree / name).write_text(text)
     return room
 
 
 @pytest.fixture(scope="module")
 def verdicts(room):
     """What was said of every mutant: its change -> its verdict."""
-    shutil.copytree(ROOT / "tools", room.tree / "tools")
-    (room.tree / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow\n    slurm\n    browser\n    gpu\n")
-    room.pytest("measure", "tests")
-    sample, total = draw(room.tree, ["shop"], 0, 1000)
+    tree = room.copies[0].tree
+    shutil.copytree(ROOT / "tools", tree / "tools")
+    (tree / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow\n    slurm\n    browser\n    gpu\n")
+    room.spread()
+    room.measure(["tests"])
+    sample, total = draw(tree, ["shop"], 0, 1000)
     assert len(sample) == total
     room.judge(sample, [])
-    assert (room.tree / "shop/till.py").read_text() == SHOP
+    assert all((copy.tree / "shop/till.py").read_text() == SHOP for copy in room.copies)
+    assert all(copy.verdicts() for copy in room.copies)
     told = room.verdicts()
     return {mutant.change: told[mutant.name]["verdict"] for mutant in sample}
 
 
 def test_survivors_are_tried_again_on_new_tests_that_pass_without_them(room, verdicts):
     new = "from shop.till import untested\n\n\ndef test_untested():\n    assert untested(3) == 2\n"
-    (room.tree / "tests/test_more.py").write_text(
-        f"{new}\n\ndef test_unfinished():\n    assert untested(3) == 7\n"
-    )
-    sample, _ = draw(room.tree, ["shop"], 0, 1000)
+    for copy in room.copies:
+        (copy.tree / "tests/test_more.py").write_text(
+            f"{new}\n\ndef test_unfinished():\n    assert untested(3) == 7\n"
+        )
+    sample, _ = draw(copy.tree, ["shop"], 0, 1000)
     room.judge(sample, ["tests/test_more.py"])
     told = {mutant.change: room.verdicts()[mutant.name]["verdict"] for mutant in sample}
     assert told["price - 1 -> price + 1"] == "killed"
@@ -124,19 +128,22 @@ def test_sentences_are_left_alone(verdicts):
 
 
 def test_what_a_killed_run_has_left_is_undone(room):
-    file = room.tree / "shop/till.py"
-    (room.work / "sound.json").write_text(json.dumps([str(file), SHOP]))
-    file.write_text("mutated")
-    room.restore()
-    assert file.read_text() == SHOP and not (room.work / "sound.json").exists()
+    for copy in room.copies:
+        file = copy.tree / "shop/till.py"
+        (copy.work / "sound.json").write_text(json.dumps([str(file), SHOP]))
+        file.write_text("mutated")
+    room.spread()
+    for copy in room.copies:
+        assert (copy.tree / "shop/till.py").read_text() == SHOP
+        assert not (copy.work / "sound.json").exists()
 
 
 def test_a_shorter_sample_begins_a_longer_one(room):
-    short, total = draw(room.tree, ["shop"], 3, 5)
-    longer, _ = draw(room.tree, ["shop"], 3, 9)
+    short, total = draw(room.copies[0].tree, ["shop"], 3, 5)
+    longer, _ = draw(room.copies[0].tree, ["shop"], 3, 9)
     assert short == longer[:5]
     assert total > 9
-    assert short != draw(room.tree, ["shop"], 4, 5)[0]
+    assert short != draw(room.copies[0].tree, ["shop"], 4, 5)[0]
 
 
 def test_the_quickest_tests_come_first_and_one_is_always_afforded():
@@ -145,7 +152,7 @@ def test_the_quickest_tests_come_first_and_one_is_always_afforded():
 
 
 def test_a_statement_that_no_test_was_seen_on_is_judged_by_those_of_its_file(room):
-    [mutant], _ = draw(room.tree, ["shop"], 3, 1)
+    [mutant], _ = draw(room.copies[0].tree, ["shop"], 3, 1)
     outside = mutant.function[1] + 1
     assert reaching(mutant, {mutant.file: {"beside": [outside]}}) == ["beside"]
     assert reaching(mutant, {mutant.file: {"beside": [outside], "on it": [mutant.statement[0]]}}) == ["on it"]

@@ -1,7 +1,8 @@
 """`python -m tools.mutants`: draw mutants of smi and bench/engine, and say how many of them the fast tests notice.
 
-Works on copies of the project under `.nox/mutants`, one for each room: the code as it was when they were made, until
-`--fresh` makes them anew. Stopped half-way it goes on. `--again TESTS` tries tests written since on the survivors.
+Works on copies of the project under `.nox/mutants`, `--jobs` of them for each room: the code as it was when the
+first was made, until `--fresh` makes them anew. Stopped half-way it goes on. `--again TESTS` tries tests written since
+on the survivors.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ PATIENCE = 30  # seconds of tests, as measured, that may be spent on one mutant
 
 
 @dataclass
-class Room:
-    """What is mutated, and the folder of the copy that it is mutated in."""
+class Copy:
+    """A copy of the project that mutants are put into, one after the other."""
 
     code: str
     work: Path
@@ -47,7 +48,7 @@ class Room:
     def tree(self) -> Path:
         return self.work / "tree"
 
-    def copy(self, *parts: str) -> None:
+    def take(self, *parts: str) -> None:
         """The files under these paths that git knows or would take, as they are now."""
         listed = [
             "git",
@@ -65,13 +66,14 @@ class Room:
                 (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.tree / name)
 
-    def pytest(self, what: str, *tests: str) -> None:
-        """Run pytest in the copy with the plugin that measures or judges."""
+    def pytest(self, what: str, share: str, tests: list[str]) -> subprocess.Popen:
+        """Start pytest in the copy with the plugin that measures or judges."""
         environment = {
             **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-            "PYTHONPATH": str(self.tree),
+            "PYTHONPATH": os.pathsep.join([str(self.tree), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "OMP_NUM_THREADS": "1",
             "MUTANTS": what,
+            "MUTANTS_SHARE": share,
             "MUTANTS_ROOMS": self.code,
         }
         command = [
@@ -84,9 +86,7 @@ class Room:
             "-p",
             "tools.mutants.plugin",
         ]
-        done = subprocess.run([*command, "-m", FAST, *tests], cwd=self.tree, env=environment)
-        if done.returncode not in (0, 1):
-            sys.exit(f"pytest ended with {done.returncode}")
+        return subprocess.Popen([*command, "-m", FAST, *tests], cwd=self.tree, env=environment)
 
     def restore(self) -> None:
         """Undo the mutant that a killed run has left in the copy."""
@@ -96,17 +96,69 @@ class Room:
             Path(path).write_text(text, encoding="utf-8")
             left.unlink()
 
-    def measured(self) -> dict:
-        return json.loads((self.work / "measured.json").read_text())
+    def verdicts(self) -> list[dict]:
+        path = self.work / "verdicts.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@dataclass
+class Room:
+    """What is mutated, and the folder of the copies that it is mutated in."""
+
+    code: str
+    work: Path
+    jobs: int
+
+    @property
+    def copies(self) -> list[Copy]:
+        return [Copy(self.code, self.work / str(number)) for number in range(self.jobs)]
+
+    def prepare(self) -> None:
+        """Make the copies, and measure which tests reach which lines, unless that is done."""
+        measured = (self.work / "measured.json").exists()
+        if not measured:
+            shutil.rmtree(self.work, ignore_errors=True)
+            self.copies[0].take(".")
+        self.spread()
+        if not measured:
+            self.measure(ROOMS[self.code])
+
+    def spread(self) -> None:
+        """Make the other copies from the first, as far as they are missing."""
+        first, *others = self.copies
+        first.restore()
+        for copy in others:
+            copy.restore()
+            if not copy.tree.exists():
+                unfinished = copy.work / "unfinished"
+                shutil.rmtree(unfinished, ignore_errors=True)
+                shutil.copytree(first.tree, unfinished)
+                unfinished.rename(copy.tree)
+
+    def measure(self, tests: list[str]) -> None:
+        """Run all tests once, each copy its share of the files."""
+        wait([copy.pytest("measure", f"{i}/{self.jobs}", tests) for i, copy in enumerate(self.copies)])
+        seconds: dict[str, float] = {}
+        reached: dict[str, dict[str, list[int]]] = {}
+        for copy in self.copies:
+            part = json.loads((copy.work / "measured.json").read_text())
+            seconds |= part["seconds"]
+            for file, by_test in part["reached"].items():
+                reached.setdefault(file, {}).update(by_test)
+        unfinished = self.work / "measured.unfinished"
+        unfinished.write_text(json.dumps({"seconds": seconds, "reached": reached}))
+        unfinished.rename(self.work / "measured.json")
 
     def verdicts(self) -> dict[str, dict]:
-        path = self.work / "verdicts.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return {line["name"]: line for line in map(json.loads, lines)}
+        """The last verdict on each mutant, by name; also those of a run with more jobs."""
+        every = [Copy(self.code, folder) for folder in sorted(self.work.glob("[0-9]*"))]
+        lines = [line for copy in every for line in copy.verdicts()]
+        return {line["name"]: line for line in sorted(lines, key=lambda line: line["at"])}
 
     def judge(self, mutants: list[Mutant], again: list[str]) -> None:
         """Judge those that have no verdict yet; or, by the tests `again` alone, those that survived."""
-        known, measured = self.verdicts(), self.measured()
+        known = self.verdicts()
+        measured = json.loads((self.work / "measured.json").read_text())
         orders = []
         for mutant in mutants:
             order = {"name": mutant.name, "file": mutant.file, "source": mutant.source}
@@ -116,10 +168,20 @@ class Room:
                 orders.append(
                     {**order, "tests": affordable(reaching(mutant, measured["reached"]), measured["seconds"])}
                 )
-        if orders:
-            (self.work / "orders.json").write_text(json.dumps(orders))
-            files = {test.partition("::")[0] for order in orders for test in order["tests"] or []}
-            self.pytest("judge", *(again or sorted(files)))
+        started = []
+        for number, copy in enumerate(self.copies):
+            if share := orders[number :: self.jobs]:
+                (copy.work / "orders.json").write_text(json.dumps(share))
+                files = sorted({test.partition("::")[0] for order in share for test in order["tests"] or []})
+                started.append(copy.pytest("judge", "0/1", again or files))
+        wait(started)
+
+
+def wait(started: list[subprocess.Popen]) -> None:
+    """Until all have ended; 1 is a test that failed, 5 a share without tests."""
+    codes = [process.wait() for process in started]
+    if wrong := [code for code in codes if code not in (0, 1, 5)]:
+        sys.exit(f"pytest ended with {wrong[0]}")
 
 
 def reaching(mutant: Mutant, reached: dict[str, dict[str, list[int]]]) -> list[str]:
@@ -171,23 +233,23 @@ def main() -> None:
     parser.add_argument(
         "--again", nargs="+", metavar="TESTS", default=[], help="try these tests on survivors"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="copies to work in at a time (default: 1)")
     options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs is {options.jobs}: at least 1")
 
-    rooms = [Room(code, FOLDER / code.rpartition("/")[2]) for code in ROOMS]
+    rooms = [Room(code, FOLDER / code.rpartition("/")[2], options.jobs) for code in ROOMS]
     if options.fresh:
         shutil.rmtree(FOLDER, ignore_errors=True)
     for room in rooms:
-        if not (room.work / "measured.json").exists():
-            shutil.rmtree(room.work, ignore_errors=True)
-            room.copy(".")
-            room.pytest("measure", *ROOMS[room.code])
-        room.restore()
-    sample, total = draw(rooms[0].tree, ROOMS, options.seed, options.count)
+        room.prepare()
+    sample, total = draw(rooms[0].copies[0].tree, ROOMS, options.seed, options.count)
     for room in rooms:
         of_room = [mutant for mutant in sample if mutant.file.startswith(f"{room.code}/")]
         if room.code in (options.room or ROOMS):
             if options.again:
-                room.copy(*(test.partition("::")[0] for test in options.again))
+                for copy in room.copies:
+                    copy.take(*(test.partition("::")[0] for test in options.again))
             room.judge(of_room, options.again)
         print(report(of_room, room.verdicts(), room.code))
     print(

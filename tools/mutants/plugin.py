@@ -45,6 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Measuring())
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep this copy's share of the test files, "i/n": every n-th."""
+    share, of = map(int, os.environ["MUTANTS_SHARE"].split("/"))
+    files = sorted({item.path for item in items})[share::of]
+    items[:] = [item for item in items if item.path in files]
+
+
 class Measuring:
     """Runs the tests once and writes, for each that passes, its seconds and the lines that it reaches."""
 
@@ -108,7 +116,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         tests = [items[name] for name in order["tests"]] if order["tests"] is not None else passing
         start = time.perf_counter()
         verdict = judge(order["file"], order["source"], tests)
-        line = {"name": order["name"], **verdict, "took": round(time.perf_counter() - start, 1)}
+        took = round(time.perf_counter() - start, 1)
+        line = {"name": order["name"], **verdict, "took": took, "at": time.time()}
         with VERDICTS.open("a") as handle:
             handle.write(json.dumps(line) + "\n")
     return True
