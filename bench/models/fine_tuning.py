@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 import smi
 from bench.datasets.loading import load
+from bench.errors import BenchError
 from bench.models.training import checked, cosine, keep, random_flip, random_shift, resume, seeded
 from bench.models.weights import HEADS
 from smi.vit import normalisation
@@ -60,8 +61,12 @@ def fine_tune(
     An existing checkpoint is continued. Raises smi.Interrupted, with the state saved, when told to stop, and
     smi.NonFiniteLoss before a step that would spread NaN.
     """
-    batch = min(settings["batch_size"], len(split))
-    total = settings["epochs"] * (len(split) // batch)
+    batch, pictures = settings["batch_size"], len(split)
+    if batch > pictures:
+        raise BenchError(
+            f"batch_size is {batch}, but there are {pictures} training pictures; allowed: up to {pictures}"
+        )
+    total = settings["epochs"] * (pictures // batch)
     model.to(device).requires_grad_(False)
     trained = _trained(model, settings["train"])
     optimiser = torch.optim.AdamW(trained, settings["lr"], weight_decay=settings["weight_decay"])

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from smi.errors import UnsupportedModel
+from smi.shortcuts import is_hooked, replaced_method
 from smi.vit import adapt
 
 _COMPUTED = {  # a name that the older utilities of torch.nn.utils leave in a layer -> how its weight is made plain
@@ -24,7 +25,6 @@ _COMPUTED = {  # a name that the older utilities of torch.nn.utils leave in a la
     "weight_g": "torch.nn.utils.remove_weight_norm(layer)",
     "weight_u": "torch.nn.utils.remove_spectral_norm(layer)",
 }
-_METHODS = ("forward", "forward_features", "forward_head", "_pos_embed", "pool")
 
 
 def plain_copy(model: nn.Module) -> Any:
@@ -70,15 +70,10 @@ def _refuse_computed(name: str, module: nn.Module) -> None:
             raise UnsupportedModel(
                 f"{name}: its weight is computed in each forward pass; call {remedy} first"
             )
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise UnsupportedModel(
-            f"{name} has forward hooks, which a quantized copy would not run: remove them first"
-        )
-    for method in _METHODS:
-        if method in vars(module):
-            raise UnsupportedModel(
-                f"{name} has a {method}() of its own, which a quantized copy would not run"
-            )
+    if is_hooked(module):
+        raise UnsupportedModel(f"{name} has hooks, which a quantized copy would not run: remove them first")
+    if method := replaced_method(module):
+        raise UnsupportedModel(f"{name} has a {method}() of its own, which a quantized copy would not run")
 
 
 def _refuse_block(name: str, block: nn.Module) -> None:

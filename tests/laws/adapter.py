@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
 
 from laws.core import law, seeds
 from smi import geometry
@@ -27,6 +30,7 @@ class Sized:
     options: tuple[tuple[str, Any], ...]
     share: float
     seed: int
+    change: str = "none"
 
     def make(self) -> VisionTransformer:
         with torch.random.fork_rng():
@@ -44,6 +48,7 @@ class Sized:
             for parameter in model.parameters():  # timm's small weights would hide mistakes
                 fan_in = parameter[0].numel() if parameter.ndim in (2, 4) else 4
                 torch.nn.init.normal_(parameter, std=fan_in**-0.5)
+        CHANGES[self.change](model)
         model.pretrained_cfg = {"mean": (0.5,) * self.channels, "std": (0.25,) * self.channels}
         return model.eval()
 
@@ -61,6 +66,18 @@ class Sized:
         return order[:, :count].sort(1).values
 
 
+def halve(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+    return output / 2
+
+
+CHANGES = {  # what users do to a model before they give it
+    "none": lambda model: None,
+    "computed patch weight": lambda model: weight_norm(model.patch_embed.proj),
+    "computed attention weight": lambda model: weight_norm(model.blocks[-1].attn.qkv),
+    "pruned layer": lambda model: prune.l1_unstructured(model.blocks[0].mlp.fc1, "weight", 0.5),
+    "hook on a block": lambda model: model.blocks[0].register_forward_hook(halve),
+    "hook on the last attention": lambda model: model.blocks[-1].attn.register_forward_hook(halve),
+}
 OPTIONS = (
     (),
     (("reg_tokens", 2),),
@@ -82,10 +99,11 @@ sized = st.builds(
     share=st.floats(0, 1),
     seed=seeds,
 )
+touched = st.builds(replace, sized, change=st.sampled_from(sorted(CHANGES)))
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 
 
-@law(sized, examples=40)
+@law(touched, examples=40)
 @torch.no_grad()
 def all_patches_are_the_model_itself(case):
     model, image = case.make(), case.image()
@@ -94,7 +112,7 @@ def all_patches_are_the_model_itself(case):
     torch.testing.assert_close(adapt(model).forward(image, everything), model(image), **CLOSE)
 
 
-@law(sized, examples=40)
+@law(touched, examples=40)
 @torch.no_grad()
 def kept_patches_are_the_model_with_the_other_tokens_taken_out(case):
     model, image, kept = case.make(), case.image(), case.kept()
@@ -104,7 +122,7 @@ def kept_patches_are_the_model_with_the_other_tokens_taken_out(case):
     torch.testing.assert_close(adapt(model).forward(image, kept), wanted, **CLOSE)
 
 
-@law(sized, examples=30)
+@law(touched, examples=30)
 @torch.no_grad()
 def what_is_not_kept_is_not_seen(case):
     model, image, kept = case.make(), case.image(), case.kept()
@@ -114,7 +132,7 @@ def what_is_not_kept_is_not_seen(case):
     assert torch.equal(adapt(model).forward(other, kept), adapt(model).forward(image, kept))
 
 
-@law(sized, examples=30)
+@law(touched, examples=30)
 @torch.no_grad()
 def attention_from_cls_is_the_last_blocks(case):
     model, image, kept = case.make(), case.image(), case.kept()

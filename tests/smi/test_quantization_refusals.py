@@ -100,8 +100,9 @@ class Attention(nn.Module):
     [
         (lambda m: setattr(m.blocks[0].mlp, "fc1", LoRA(16, 64)), r"blocks\.0\.mlp\.fc1 is a LoRA"),
         (lambda m: setattr(m, "head", LoRA(16, 5)), "head is a LoRA"),
-        (lambda m: m.blocks[1].register_forward_hook(lambda *_: None), r"blocks\.1 has forward hooks"),
-        (lambda m: m.patch_embed.register_forward_pre_hook(lambda *_: None), "patch_embed has forward hooks"),
+        (lambda m: m.blocks[1].register_forward_hook(lambda *_: None), r"blocks\.1 has hooks"),
+        (lambda m: m.patch_embed.register_forward_pre_hook(lambda *_: None), "patch_embed has hooks"),
+        (lambda m: m.norm.register_full_backward_hook(lambda *_: None), "norm has hooks"),
         (own_forward, r"blocks\.0\.attn has a forward\(\) of its own"),
         (lambda m: setattr(m, "pool", lambda x: x), r"the model has a pool\(\) of its own"),
         (

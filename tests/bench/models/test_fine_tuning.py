@@ -50,6 +50,12 @@ def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+def test_a_batch_larger_than_the_data_is_refused_not_shrunk(tune):
+    pictures = len(Shades())
+    with pytest.raises(BenchError, match=f"batch_size is {pictures + 1}, .* allowed: up to {pictures}"):
+        tune(batch_size=pictures + 1)
+
+
 @pytest.mark.parametrize("train", ["head", "all"])
 def test_it_learns_to_tell_classes_apart(tune, train):
     model = tune(train=train)
