@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from smi.checkpoint import Saver
-from smi.device import synchronise
+from smi.device import autocast, synchronise
 from smi.errors import Interrupted, InvalidSetting, NonFiniteLoss
 from smi.inversion import derived_seed
 from smi.objectives import kd_loss
@@ -114,7 +114,7 @@ class Run:
         views = [(pixels - mean) / std for mean, std in self.normal]
         self.student.model.train(recipe.train == "all")
         with _own_randomness(self.device, derived_seed(self.seed, "dropout", step)), torch.enable_grad():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            with autocast(self.device, recipe.precision):
                 with torch.no_grad():
                     wanted = self.teacher.forward(views[0], kept)
                 answered = self.student.forward(views[1], kept)

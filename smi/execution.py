@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from smi.adapters import Adapted, adapter_of
 from smi.checks import is_whole
+from smi.device import PRECISIONS, autocast
 from smi.errors import InvalidSetting
 from smi.shortcuts import refuse_copy
 from smi.weights import halved, prepacked, shared
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 # (pixels, cells or None, targets, share of the batch, the run's chance) -> (loss, its gradient to the pixels)
 Pass = Callable[[Tensor, Tensor | None, Tensor, float, float], tuple[Tensor, Tensor]]
 Runner = Callable[[Pass, Tensor, Tensor | None, Tensor, float, float], tuple[Tensor, Tensor]]
@@ -51,7 +52,8 @@ class Execution:
         adaptive term).
     compile: through torch.compile, anew in each stage; needs a C++ compiler (CPU) or Triton (GPU).
     cuda_graphs: record the model's launches once in each stage and replay them; CUDA only, not with compile.
-    precision: "bf16" runs the model under autocast; pixels, losses and Adam stay float32.
+    precision: "fp32" is IEEE's everywhere; "tf32", on CUDA devices, rounds the factors of float32 products to 10 bits
+        of mantissa; "bf16" runs the model under autocast. Pixels, losses and Adam stay float32 in each.
 
     Raises InvalidSetting for what does not go together.
     """
@@ -69,8 +71,8 @@ class Execution:
         for name in ("compile", "cuda_graphs"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidSetting(f"{name} is {getattr(self, name)!r}; allowed: True, False")
-        if self.precision not in ("fp32", "bf16"):
-            raise InvalidSetting(f"precision is {self.precision!r}; allowed: fp32, bf16")
+        if self.precision not in PRECISIONS:
+            raise InvalidSetting(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
         if self.cuda_graphs and self.compile:
             raise InvalidSetting("compile and cuda_graphs are both on; allowed: one of them")
 
@@ -78,6 +80,8 @@ class Execution:
         """Raise InvalidSetting for what does not go on this device."""
         if self.cuda_graphs and device.type != "cuda":
             raise InvalidSetting(f"cuda_graphs needs a CUDA device; this is {device.type}")
+        if self.precision == "tf32" and device.type != "cuda":
+            raise InvalidSetting(f"precision 'tf32' needs a CUDA device; this is {device.type}")
 
     def passes(self, adapted: Adapted, needs: frozenset[str]) -> Passes:
         """Ready to run; needs: of the objective. A copy of the model is made only where something is gained by it."""
@@ -114,7 +118,7 @@ class Passes:
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context of a forward pass there."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(device, self.precision)
 
 
 class Compiled:

@@ -20,7 +20,7 @@ from smi import published
 from smi.adapters import Adapted, adapter_of
 from smi.checkpoint import ANSWERS, Checkpoint, Saver, fingerprint
 from smi.checks import plain, whole_seed
-from smi.device import outside_autocast, resolved
+from smi.device import float32_arithmetic, outside_callers_modes, resolved
 from smi.errors import InvalidSetting
 from smi.execution import Execution
 from smi.foreign.convert import model_given
@@ -49,7 +49,7 @@ QUICK = 20  # iterations: see the docstring of `invert`
 BATCH = 32  # images optimised together by default
 
 
-@outside_autocast()
+@outside_callers_modes()
 def invert(
     model: nn.Module,
     count: int = 32,
@@ -80,12 +80,13 @@ def invert(
         after one iteration 8.6%) and 8.4% on digits (W4/A8; 7.3%, 9.2%), in a nineteenth and an eighth of the longest
         run's time (1.3 s and 0.9 s on a CPU): results/*/ablation_iterations.md. A student wants the longer runs.
     stopping: None is dense; a Stopping makes it sparse: a stopped patch's pixels never change again (section 3.2).
-    seed: equal seeds give equal bits on one machine (on a GPU, up to rounding). targets: int
-        [count], drawn uniformly if None.
+    seed: equal seeds give equal bits on one machine; on a GPU, whose sums have no fixed order, images that differ by
+        what rounding grows to. targets: int [count], drawn uniformly if None.
     device: where to run (the model's own by default). execution: how the model is run there (micro-batches,
         torch.compile, CUDA graphs, bf16); eager and float32 by default.
     checkpoint: a file for resumable state, or a Checkpoint; written every so many seconds and on interruption. An
-        existing one of the same run is continued to the same bits. The file stays when the run is done.
+        existing one of the same run is continued to the same bits (on a GPU: as near as equal seeds). The file stays
+        when the run is done.
     progress: True shows a bar with loss, patches still in and time left (one line at the end where nobody watches),
         False nothing; a callable is called with (iterations done, iterations in all, figures). should_stop: asked every
         iteration. Ctrl-C stops between two iterations: with a checkpoint the state is saved and the same call goes on
@@ -147,6 +148,7 @@ def invert(
         frozen(there),
         frozen(student) if student is not None else nullcontext(),
         current,
+        float32_arithmetic(device, execution.precision),
         shown(progress, what, "iteration") as tell,
         resumable(should_stop, checkpoint is not None) as stop,
     ):

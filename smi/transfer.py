@@ -16,7 +16,7 @@ from torch import nn
 
 from smi.checkpoint import ANSWERS, Checkpoint, Saver, fingerprint
 from smi.checks import is_whole, whole_seed
-from smi.device import outside_autocast, resolved
+from smi.device import float32_arithmetic, outside_callers_modes, resolved
 from smi.distillation import Evaluate, Run
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.foreign.convert import model_given
@@ -60,7 +60,7 @@ def transfer(
     return distil(teacher, student, images, steps, temperature, **settings).student
 
 
-@outside_autocast()
+@outside_callers_modes()
 def distil(
     teacher: nn.Module,
     student: nn.Module,
@@ -86,11 +86,12 @@ def distil(
     recipe: a name of TRANSFER_RECIPES ("default": all weights by AdamW; "paper": a linear head by SGD, for 1000 sets of
         100 images) or a TransferRecipe, e.g. smi.transfer_recipe("default", learning_rate=3e-3, rounds=2).
     steps, temperature, batch_size: override the recipe's.
-    seed: equal seeds give equal bits on one machine (on a GPU, up to rounding). device: the student's own by default.
+    seed: equal seeds give equal bits on one machine; on a GPU, whose sums have no fixed order, up to what rounding
+        grows to. device: the student's own by default.
     evaluate: given the student (evaluation mode), returns figures for the curve; called before the first step, every
         `evaluate_every` steps and after the last one.
     checkpoint: a file for resumable state, or a Checkpoint; written every so many seconds and on interruption. An
-        existing one of the same run is continued to the same bits.
+        existing one of the same run is continued to the same bits (on a GPU: as near as equal seeds).
     progress: True shows a bar (one line at the end where nobody watches), False nothing; a callable is called with
         (steps done, steps in all, figures). should_stop: asked every step. Ctrl-C: as in `smi.invert`.
 
@@ -124,6 +125,7 @@ def distil(
     saver = Saver(checkpoint, identity)
     with (
         frozen(taught_by.model),
+        float32_arithmetic(device, chosen.precision),
         shown(progress, "distil", "step") as tell,
         resumable(should_stop, checkpoint is not None) as stop,
     ):

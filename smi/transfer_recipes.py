@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from smi.checks import is_number, is_whole, plain
+from smi.device import PRECISIONS
 from smi.errors import InvalidSetting
 
 LEARNING_RATES = {"sgd": 0.1, "adamw": 1e-3}
@@ -28,7 +29,7 @@ class TransferRecipe:
     flip: probability of mirroring an image, and its kept set, left-right. jitter: largest roll of an image in rows
         and columns, as a fraction of its sides; kept sets move to the nearest cells (as in the inversion).
     patches: show each image through so many random ones of its patches, drawn anew each time, whatever its kept set.
-    precision: "bf16" runs both models under autocast; weights, losses and the optimiser stay float32.
+    precision: as of smi.Execution; "bf16" runs both models under autocast, the rest stays float32.
 
     Raises InvalidSetting that names the field and what is allowed.
     """
@@ -46,7 +47,7 @@ class TransferRecipe:
     flip: float = 0.5
     jitter: float = 0.0
     patches: int | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         def number(name: str, low: float, high: float = float("inf"), open_end: bool = False) -> bool:
@@ -74,7 +75,7 @@ class TransferRecipe:
         self._require("flip", number("flip", 0, 1), "a probability from 0 to 1")
         self._require("jitter", number("jitter", 0, 1), "a fraction from 0 to 1")
         self._require("train", self.train in ("all", "head"), "all, head")
-        self._require("precision", self.precision in ("fp32", "bf16"), "fp32, bf16")
+        self._require("precision", self.precision in PRECISIONS, ", ".join(PRECISIONS))
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
         if not holds:

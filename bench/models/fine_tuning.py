@@ -22,6 +22,7 @@ from bench.datasets.loading import load
 from bench.errors import BenchError
 from bench.models.training import checked, cosine, keep, random_flip, random_shift, resume, seeded
 from bench.models.weights import HEADS
+from smi.device import PRECISIONS, autocast
 from smi.vit import normalisation
 
 DEFAULTS: dict[str, Any] = {
@@ -36,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "shift": 16,  # pixels, up to which a picture is moved in each direction
     "precision": "fp32",  # or "bf16" autocast
 }
-CHOICES = {"train": ("head", "all"), "precision": ("fp32", "bf16")}
+CHOICES = {"train": ("head", "all"), "precision": PRECISIONS}
 
 
 def expand(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,9 +85,7 @@ def fine_tune(
             kept_at = time.monotonic()
         shown = augment(pictures, settings["flip"], settings["shift"], seeded(seed, 1, step)).to(device)
         torch.manual_seed(seed * 1_000_003 + step)  # dropout and stochastic depth, where a model has them
-        with torch.autocast(
-            torch.device(device).type, torch.bfloat16, enabled=settings["precision"] == "bf16"
-        ):
+        with autocast(torch.device(device), settings["precision"]):
             logits = model((shown - mean) / std)
         loss = F.cross_entropy(logits.float(), labels.to(device))
         value = loss.item()

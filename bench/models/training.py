@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import smi
 from bench.errors import BenchError
 from bench.grid.spelling import one_spelling
+from smi.device import PRECISIONS, autocast
 
 DEFAULTS: dict[str, Any] = {
     "epochs": 40,
@@ -34,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "label_smoothing": 0.0,
     "precision": "fp32",  # or "bf16": autocast; weights and their moments stay float32
 }
-CHOICES = {"precision": ("fp32", "bf16")}
+CHOICES = {"precision": PRECISIONS}
 POSITIVE = ("epochs", "batch_size")
 SHARES = ("betas", "warmup", "flip", "label_smoothing")
 # Part of what `expand` gives only where they are not the default: results from before they were there stay valid.
@@ -158,8 +159,7 @@ def advance(
     device: str,
 ) -> float:
     """One step of the optimiser on a batch; returns its loss."""
-    half = settings["precision"] == "bf16"
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+    with autocast(torch.device(device), settings["precision"]):
         logits = model(normalise(shown.to(device)))
     loss = F.cross_entropy(logits.float(), labels.to(device), label_smoothing=settings["label_smoothing"])
     optimiser.zero_grad()

@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.engine.task import Job
 from bench.tasks import cost, deploy, evaluate, images, quantize, teacher, threads, transfer
+from smi.device import float32_arithmetic
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Kind:
     resumable: bool = False
 
     def run(self, job: Job) -> dict[str, Any]:
-        with threads.fitting(job.task, job.device):
+        # float32 means IEEE's on every device, whatever torch's own default is, unless the task's precision says tf32
+        with threads.fitting(job.task, job.device), float32_arithmetic(job.device):
             return self.work(job)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smi import published
 from smi.checks import is_whole
-from smi.device import outside_autocast
+from smi.device import float32_arithmetic, outside_callers_modes
 from smi.errors import InvalidImages, InvalidSetting
 from smi.foreign.convert import model_given
 from smi.images import SyntheticImages
@@ -24,7 +24,7 @@ from smi.vit import TokenModel, normalisation
 Batch = tuple[Tensor, Tensor | None]  # images [B, C, H, W], normalised; kept patches [B, K]
 
 
-@outside_autocast()
+@outside_callers_modes()
 @torch.inference_mode(False)
 @torch.no_grad()
 def quantize(
@@ -81,7 +81,10 @@ def quantize(
             if tell is not None:
                 tell(min(start + size, len(images)), len(images), {})
 
-    with shown(progress, f"quantize to W{weight_bits}/A{activation_bits}", "image") as tell:
+    with (
+        float32_arithmetic(device),
+        shown(progress, f"quantize to W{weight_bits}/A{activation_bits}", "image") as tell,
+    ):
         if recipe.reparameterise:
             quantized = _calibrate_reparameterised(model, quantized, build, batches(tell))
         else:

@@ -1,13 +1,17 @@
 """How the model part is executed: prepacked weights, torch.compile and replayed passes, against the plain way."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import smi
+from smi.device import outside_callers_modes
 from smi.execution import Passes, Replayed
 from smi.geometry import Jitter
 from smi.loop import Loop
@@ -226,9 +230,60 @@ def test_replayed_passes_are_the_plain_ones_bit_for_bit(tiny_vit, recipe, micro_
     assert stand_in.recorded == 4 * (1 if micro_batch is None else 2)  # one for each shape until it changes
 
 
+class Tape(TorchDispatchMode):
+    """Writes down every operation that is launched while it is open, as a CUDA graph does."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        results = operation(*args, **(kwargs or {}))
+        self.calls.append((operation, args, kwargs or {}, results))
+        return results
+
+
+def taped(function):
+    """As `smi.execution.record_cuda_graph`: a warm-up, then what is launched is recorded, and that alone replayed."""
+    function()
+    with Tape() as tape:
+        results = function()
+
+    @torch.no_grad()
+    def replay():
+        for operation, args, kwargs, before in tape.calls:
+            after = operation(*args, **kwargs)
+            for place, value in zip(tree_leaves(before), tree_leaves(after), strict=True):
+                if isinstance(place, torch.Tensor) and place.data_ptr() != value.data_ptr():
+                    place.copy_(value)
+        return results
+
+    return replay
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("micro_batch", [None, 2])
+@pytest.mark.parametrize("outer", [nullcontext(), torch.autocast("cpu", torch.bfloat16)])
+def test_a_recorded_pass_reads_the_pixels_of_now(tiny_vit, precision, micro_batch, outer):
+    """Inside a caller's autocast, what torch has cast in the warm-up outlives it, and a recording would skip it."""
+    model = tiny_vit()
+    loop = loop_of(model, "deepinversion")
+    execution = smi.Execution(precision=precision, micro_batch=micro_batch)
+    passes = execution.passes(loop.model, loop.config.recipe.objective.needs)
+    plain = replace(loop, passes=passes)
+    replayed = replace(loop, passes=replace(passes, run=Replayed(taped)))
+    with frozen(model), outer, outside_callers_modes():
+        for index, kept in enumerate([None, None, 9, 9]):
+            state = state_of(loop, kept)
+            state.image.add_(index)
+            ours, wanted = replayed.gradient(state, JITTER), plain.gradient(state, JITTER)
+            assert ours[0].equal(wanted[0]) and ours[1].equal(wanted[1])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"precision": "tf32"}, "precision 'tf32' needs a CUDA device; this is cpu"),
         ({"cuda_graphs": True}, "cuda_graphs needs a CUDA device; this is cpu"),
         ({"compile": "yes"}, "compile is 'yes'; allowed: True, False"),
         ({"cuda_graphs": 1}, "cuda_graphs is 1; allowed: True, False"),

@@ -39,7 +39,7 @@ def test_bad_settings_are_named(tiny_vit, settings, message):
     ("make", "message"),
     [
         (lambda: smi.Stopping(score="best"), "unknown score 'best'"),
-        (lambda: smi.Execution(precision="fp8"), "precision is 'fp8'; allowed: fp32, bf16"),
+        (lambda: smi.Execution(precision="fp8"), "precision is 'fp8'; allowed: fp32, tf32, bf16"),
         (lambda: smi.Checkpoint("state", seconds=-1), "seconds is -1; allowed: a number >= 0"),
         (lambda: smi.Checkpoint(3), "checkpoint is 3; allowed: None, a path, or a smi.Checkpoint"),
     ],

@@ -62,7 +62,7 @@ def test_pools_that_do_not_fit_are_refused(tiny_vit, pool, message):
         ({"batch_size": True}, "batch_size is True"),
         ({"patches": 17}, "patches is 17; allowed: None, or 1 to 16"),
         ({"evaluate_every": 0}, "evaluate_every is 0"),
-        ({"precision": "fp16"}, "allowed: fp32, bf16"),
+        ({"precision": "fp16"}, "allowed: fp32, tf32, bf16"),
     ],
 )
 def test_settings_out_of_range_are_refused(tiny_vit, settings, message):

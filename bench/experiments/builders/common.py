@@ -46,7 +46,7 @@ class Images(Strict):
 
     count: Count = 32
     batch_size: Count | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
 
 
 class Method(Strict):

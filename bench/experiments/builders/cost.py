@@ -10,6 +10,7 @@ from bench import models
 from bench.engine.task import Task
 from bench.experiments.builders.common import Method, Settings, TaskBuilder
 from bench.tasks.measurement.measure import MODES
+from smi.device import PRECISIONS
 
 ENGINE = "engine"  # an axis that may be absent: eager
 Beside = Literal["reference", "smi_dense", "reference_dense"]
@@ -44,9 +45,9 @@ class CostTaskBuilder(TaskBuilder):
             if type(value) is not int or value < 1:
                 message = f"{value!r} is no {axis}"
                 raise self.grid.error((*self.here, "axes", axis), message, ["whole numbers >= 1"])
-        if precision not in ("fp32", "bf16"):
+        if precision not in PRECISIONS:
             place = (*self.here, "axes", "precision")
-            raise self.grid.error(place, f"unknown precision {precision!r}", ["fp32", "bf16"])
+            raise self.grid.error(place, f"unknown precision {precision!r}", PRECISIONS)
         if engine not in MODES:
             raise self.grid.error((*self.here, "axes", ENGINE), f"unknown engine {engine!r}", MODES)
         described = models.describe(model, self.sources, weights=False)

@@ -53,7 +53,7 @@ class Learning(Strict):
     weight_decay: Number
     flip: Number = 0.5
     jitter: Number = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
 
 
 class Student(Strict):

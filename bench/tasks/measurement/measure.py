@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import os
 import resource
 import statistics
@@ -26,14 +27,15 @@ from bench import models
 from bench.tasks.measurement.published_way import PublishedInversion
 from smi.adapters import adapter_of
 from smi.cnn import handles
-from smi.device import synchronise
+from smi.device import float32_arithmetic, synchronise
 from smi.execution import Pass, Passes
 from smi.loop import Loop
 from smi.state import InversionConfig, State
 
 SECONDS = 10.0  # after which no further repetition is begun; at least MINIMUM are made
 MINIMUM = 3
-MATMULS = 11  # products of which the first is warm-up
+BLOCK = 0.05  # seconds on a GPU between two emptyings of its queue, at least: each costs tens of microseconds
+RATE_SECONDS = 1.0  # of products, at least, for the machine's rate: a GPU's clocks need a while
 MIB = 2**20
 MODES = ("eager", "compile", "cuda_graphs")  # how smi runs the model
 
@@ -46,7 +48,7 @@ class Request:
 
     what: "time" (iterations of all `engines`, taking turns) or "memory" (of the first engine).
     engines: "smi", "reference", "smi_eager" (smi without its mode), "smi_dense" and "reference_dense" (all patches
-    kept). precision and mode (of MODES) are smi's; the reference runs in fp32, as it is.
+    kept). precision and mode (of MODES) are smi's; the reference runs in IEEE's fp32, convolutions included.
     """
 
     model: Mapping[str, Any]
@@ -140,7 +142,8 @@ def build(request: Request, engine: str, model: nn.Module) -> Engine:
 
     def step() -> None:
         state.iteration %= recipe.iterations
-        loop.iterate(state)
+        with float32_arithmetic(request.device, request.precision):
+            loop.iterate(state)
         state.iteration += 1
 
     return Engine(step, stopwatch.passes.observer.model, stopwatch, state.optimizer)
@@ -153,7 +156,8 @@ def _published(model: nn.Module, recipe: smi.Recipe, state: State) -> Engine:
 
     def step() -> None:
         iteration = next(iterations) % recipe.iterations
-        plain.step(recipe.draw_jitter(iteration, height, width, state.jitter_generator), iteration)
+        with float32_arithmetic(state.image.device):
+            plain.step(recipe.draw_jitter(iteration, height, width, state.jitter_generator), iteration)
 
     return Engine(step, plain.model)
 
@@ -195,12 +199,15 @@ def measure(request: Request) -> dict[str, Any]:
     built = {engine: build(request, engine, model) for engine in request.engines}
     seconds: dict[str, list[float]] = {engine: [] for engine in built}
     parts: list[dict[str, float]] = []  # of ours; on a GPU taken later, since that empties its queue
+    blocks = dict.fromkeys(built, 1)
     for repetition in range(-request.warmup, request.repetitions):
-        if repetition == 0:  # warm-up, which may compile, is apart
+        if repetition == 0:  # warm-up, which may compile or record, is apart
+            if request.on_gpu:
+                blocks = {engine: block(made.step, request.device) for engine, made in built.items()}
             began = time.perf_counter()
         for engine, made in built.items():
             apart = _taken_apart(made) if engine == "smi" and not request.on_gpu else None
-            taken = sum(apart.values()) if apart else _timed(made.step, request.device)
+            taken = sum(apart.values()) if apart else _timed(made.step, request.device, blocks[engine])
             if repetition >= 0:
                 seconds[engine].append(taken)
                 parts += [apart] if apart else []
@@ -222,18 +229,30 @@ def measure(request: Request) -> dict[str, Any]:
             answer["stages"].append(statistics.median(seconds["smi_dense"]))
             continue
         step = build(replace(request, kept=kept), "smi", model).step
-        answer["stages"].append(
-            statistics.median([_timed(step, request.device) for _ in range(MINIMUM + 1)][1:])
-        )
+        answer["stages"].append(statistics.median(stage_seconds(step, request)))
     return answer
 
 
-def _timed(step: Callable[[], None], device: str) -> float:
+def _timed(step: Callable[[], Any], device: str, times: int = 1) -> float:
+    """Seconds of one call, the mean of so many between two emptyings of the device's queue."""
     synchronise(device)
     began = time.perf_counter()
-    step()
+    for _ in range(times):
+        step()
     synchronise(device)
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) / times
+
+
+def block(step: Callable[[], Any], device: str) -> int:
+    """How many calls take BLOCK seconds."""
+    return max(1, math.ceil(BLOCK / _timed(step, device, 3)))
+
+
+def stage_seconds(step: Callable[[], None], request: Request) -> list[float]:
+    """Seconds of a few iterations, after one that warms up."""
+    _timed(step, request.device)
+    times = block(step, request.device) if request.on_gpu else 1
+    return [_timed(step, request.device, times) for _ in range(MINIMUM)]
 
 
 def _taken_apart(made: Engine) -> dict[str, float]:
@@ -257,16 +276,23 @@ def _taken_apart(made: Engine) -> dict[str, float]:
 
 
 def matmul_rate(device: str, precision: str) -> float:
-    """GMAC/s of torch's product of two large square matrices in the precision: what the machine has to give."""
+    """GMAC/s of torch's product of two large square matrices in the precision, the median over RATE_SECONDS: what the
+    machine has to give."""
     size = 8192 if device.startswith("cuda") else 1024
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     one, other = torch.randn(2, size, size, device=device).to(kind)
-    seconds = [_timed(lambda: one @ other, device) for _ in range(MATMULS)]
-    return size**3 / statistics.median(seconds[1:]) / 1e9
+    with float32_arithmetic(device, precision):
+        _timed(lambda: one @ other, device)
+        times = block(lambda: one @ other, device)
+        seconds: list[float] = []
+        while sum(seconds) * times < RATE_SECONDS:
+            seconds.append(_timed(lambda: one @ other, device, times))
+    return size**3 / statistics.median(seconds) / 1e9
 
 
 def _memory(request: Request) -> dict[str, Any]:
-    """GPU: torch's peak counter over two iterations, the first of which takes the optimiser's memory. CPU: bytes saved
+    """GPU: torch's peak counters, of what tensors take and of what torch has reserved (CUDA graphs keep a pool of their
+    own), over two iterations, the first of which takes the optimiser's memory. CPU: bytes saved
     for backward in one, and how far the process grew."""
     engine = build(request, request.engines[0], subject(request))
     gc.collect()
@@ -278,7 +304,10 @@ def _memory(request: Request) -> dict[str, Any]:
     if request.on_gpu:
         engine.step()
         synchronise(request.device)
-        return {"gpu_mib": torch.cuda.max_memory_allocated(request.device) / MIB}
+        return {
+            "gpu_mib": torch.cuda.max_memory_allocated(request.device) / MIB,
+            "gpu_reserved_mib": torch.cuda.max_memory_reserved(request.device) / MIB,
+        }
     saved = saved_bytes(engine.step, engine.model.parameters())
     return {"rss_growth_mib": _peak_rss_mib() - before, "saved_mib": saved / MIB}
 

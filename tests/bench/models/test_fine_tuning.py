@@ -105,7 +105,7 @@ def test_nan_stops_with_the_step(tune, tiny_vit):
         ({"epochs": 1.5}, "a whole number"),
         ({"lr": "fast"}, "lr is 'fast'; allowed: a number"),
         ({"flip": 1.5}, "flip is 1.5; allowed: a number from 0 to 1"),
-        ({"precision": "fp16"}, "allowed: fp32, bf16"),
+        ({"precision": "fp16"}, "allowed: fp32, tf32, bf16"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
