@@ -51,7 +51,8 @@ class Execution:
         objective that couples images through the model (patch similarity's shared grid, BatchNorm's statistics, the
         adaptive term).
     compile: through torch.compile, anew in each stage; needs a C++ compiler (CPU) or Triton (GPU).
-    cuda_graphs: record the model's launches once in each stage and replay them; CUDA only, not with compile.
+    cuda_graphs: record the model's launches once in each stage and replay them; CUDA only. With compile, those of the
+        compiled model.
     precision: "fp32" is IEEE's everywhere; "tf32", on CUDA devices, rounds the factors of float32 products to 10 bits
         of mantissa; "bf16" runs the model under autocast. Pixels, losses and Adam stay float32 in each.
 
@@ -73,8 +74,6 @@ class Execution:
                 raise InvalidSetting(f"{name} is {getattr(self, name)!r}; allowed: True, False")
         if self.precision not in PRECISIONS:
             raise InvalidSetting(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
-        if self.cuda_graphs and self.compile:
-            raise InvalidSetting("compile and cuda_graphs are both on; allowed: one of them")
 
     def check(self, device: torch.device) -> None:
         """Raise InvalidSetting for what does not go on this device."""

@@ -294,13 +294,18 @@ def test_bad_executions_are_named(tiny_vit, settings, message):
         smi.invert(tiny_vit(), 2, SHORT, execution=smi.Execution(**settings))
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("recipe", [SHORT, smi.recipe("psaq", iterations=6, warmup=2)])
-def test_cuda_graphs_make_the_images_of_plain_passes(tiny_vit, recipe):
-    stopping = None if recipe.name == "psaq" else STOPPING
-    settings = {"recipe": recipe, "stopping": stopping, "batch_size": 2, "device": "cuda", "seed": 1}
-    ways = [smi.Execution(cuda_graphs=on) for on in (True, False)]
-    ours, plain = (smi.invert(tiny_vit(), 4, **settings, execution=way) for way in ways)
-    assert_close(ours.pixels, plain.pixels, **NEAR)
-    with pytest.raises(smi.InvalidSetting, match="allowed: one of them"):
-        smi.Execution(cuda_graphs=True, compile=True)
+@pytest.mark.slow
+def test_replayed_passes_of_a_compiled_model_are_its_own(tiny_vit):
+    model = tiny_vit(depth=1)
+    loop = loop_of(model, "deepinversion")
+    passes = smi.Execution(compile=True).passes(loop.model, loop.config.recipe.objective.needs)
+    compiled = replace(loop, passes=passes)
+    stand_in.recorded = 0
+    replayed = replace(loop, passes=replace(passes, run=Replayed(stand_in)))
+    with frozen(model):
+        for index in range(3):
+            state = state_of(loop, None)
+            state.image.add_(index)
+            ours, plain = replayed.gradient(state, JITTER), compiled.gradient(state, JITTER)
+            assert ours[0].equal(plain[0]) and ours[1].equal(plain[1])
+    assert stand_in.recorded == 1

@@ -37,7 +37,7 @@ MINIMUM = 3
 BLOCK = 0.05  # seconds on a GPU between two emptyings of its queue, at least: each costs tens of microseconds
 RATE_SECONDS = 1.0  # of products, at least, for the machine's rate: a GPU's clocks need a while
 MIB = 2**20
-MODES = ("eager", "compile", "cuda_graphs")  # how smi runs the model
+MODES = ("eager", "compile", "cuda_graphs", "compile+cuda_graphs")  # how smi runs the model
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def build(request: Request, engine: str, model: nn.Module) -> Engine:
     if engine.startswith("reference"):
         return _published(model, recipe, state)
     mode = "eager" if engine == "smi_eager" else request.mode
-    modes = {name: name == mode for name in ("compile", "cuda_graphs")}
+    modes = {name: name in mode.split("+") for name in ("compile", "cuda_graphs")}
     execution = smi.Execution(precision=request.precision, **modes)
     execution.check(torch.device(request.device))
     stopwatch = Stopwatch(execution.passes(adapted, recipe.objective.needs), request.device)
