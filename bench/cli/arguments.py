@@ -60,6 +60,11 @@ class Parser(argparse.ArgumentParser):
             metavar="DIR",
             help="local weights: <timm model name>.safetensors or .pth",
         )
+        add(
+            "--retrain",
+            action="store_true",
+            help="train our own models even where their weights come with the project",
+        )
 
 
 def place(text: str) -> Path:

@@ -44,6 +44,7 @@ def sources_of(options: argparse.Namespace) -> Sources:
         data=data,
         checkpoints=options.checkpoints,
         download=not looking,
+        retrain=getattr(options, "retrain", False),
         include=tuple(folder.resolve() for folder in getattr(options, "include", ())),
         placeholders={} if looking else None,
     )
@@ -66,6 +67,8 @@ def command_line(options: argparse.Namespace, scale: str) -> str:
         words += ["--only", shlex.quote(options.only)]
     if options.allow_cpu:
         words += ["--allow-cpu"]
+    if options.retrain:
+        words += ["--retrain"]
     return " ".join(words)
 
 

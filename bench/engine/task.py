@@ -73,6 +73,7 @@ class Sources:
     download: bool = False  # may data sets be fetched
     include: tuple[Path, ...] = ()  # folders of the user's own modules (bench.engine.include)
     files: tuple[Path, ...] = ()  # pictures that methods of the grid name
+    retrain: bool = False  # train models whose weights come with the project, too
     # Where tasks are only looked at: what is missing and got a placeholder, by name, and the line that says so.
     placeholders: dict[str, str] | None = None
 

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from bench.engine.atomic import sha256_of
 from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData
+from bench.models import cnn, published
+from bench.models.cnn import PlainCNN
 from bench.models.weights import cached_or_fetched, find_weights, fitting_weights, load_weights, local_weights
 
 DATA_CONFIG = ("input_size", "mean", "std", "interpolation")  # what model.json keeps of timm's data config
@@ -45,6 +47,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "digits_vit_patch8": {**_DIGITS_VIT, "patch_size": 8},
     "cifar_vit": _CIFAR_VIT,
     "cifar_vit_small": {**_CIFAR_VIT, "embed_dim": 96, "depth": 4, "num_heads": 3},
+    # As wide and deep as two megabytes of float16 allow: its weights come with the project.
+    "cifar_vit_tutored": {**_CIFAR_VIT, "embed_dim": 128, "depth": 4, "num_heads": 4},
+    "cifar_cnn": {"img_size": 32, "in_chans": 3, "num_classes": 10, "widths": [64, 128, 256]},  # its tutor
 }
 SEED_MARK = "@"  # `cifar_vit_small@1`: that architecture, trained from seed 1
 
@@ -119,11 +124,16 @@ def is_own(name: str) -> bool:
 def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.Module:
     """The described model in eval mode; with its weights if `sources` is given and it has any (else random)."""
     if "architecture" in described:
-        model = VisionTransformer(**described["architecture"])
+        made = PlainCNN if "widths" in described["architecture"] else VisionTransformer
+        model = made(**described["architecture"])
     else:
         heads = {"num_classes": described["classes"]} if "classes" in described else {}
         model = timm.create_model(described["name"], **heads)
-    if sources is not None and "weights" in described:
+    if sources is not None and "published" in described.get("weights", {}):
+        state, mean, std = published.read(described["weights"])
+        model.load_state_dict(state)
+        set_data_config(model, mean, std)
+    elif sources is not None and "weights" in described:
         kind, where = find_weights(described["weights"].get("file", described["name"]), sources)
         path = cached_or_fetched(where) if kind == "hub" else where
         if sha256_of(path) != described["weights"].get("sha256"):
@@ -161,12 +171,18 @@ def data_config(model: nn.Module) -> dict[str, Any]:
     return {key: list(value) if isinstance(value := config[key], tuple) else value for key in DATA_CONFIG}
 
 
+def input_size(model: nn.Module) -> tuple[int, int, int]:
+    """(channels, rows, columns) of the pictures that an own architecture takes."""
+    if isinstance(model, PlainCNN):
+        return model.in_chans, model.img_size, model.img_size
+    embed = model.patch_embed
+    return embed.proj.in_channels, *embed.img_size
+
+
 def set_data_config(model: nn.Module, mean: list[float], std: list[float]) -> None:
     """Give an own architecture the data config that timm's models carry, so that smi normalises by it."""
-    embed = model.patch_embed
-    size = (embed.proj.in_channels, *embed.img_size)
     model.pretrained_cfg = {
-        "input_size": size,
+        "input_size": input_size(model),
         "mean": tuple(mean),
         "std": tuple(std),
         "interpolation": "bicubic",
@@ -206,6 +222,14 @@ def initialise_head(model: nn.Module, seed: int) -> None:
         if isinstance(head, nn.Linear):
             nn.init.normal_(head.weight, std=0.02, generator=generator)
             nn.init.zeros_(head.bias)
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """The weights that the training of an own architecture begins with."""
+    if isinstance(model, PlainCNN):
+        cnn.initialise(model, seed)
+    else:
+        initialise_micro_vit(model, seed)
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ def fine_tune(
     trained = _trained(model, settings["train"])
     optimiser = torch.optim.AdamW(trained, settings["lr"], weight_decay=settings["weight_decay"])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(settings["warmup"], total))
-    first, smooth = resume(checkpoint, model, optimiser, schedule)
+    first, smooth, _ = resume(checkpoint, model, optimiser, schedule)
     kept_at = time.monotonic()
     model.train(settings["train"] == "all")
     mean, std = normalisation(model)

@@ -1,5 +1,8 @@
 """Training a teacher from scratch: AdamW, cosine with warm-up, clipped gradients, random shifts and flips.
 
+It learns the labels, or the logits of a tutor: another model that has learnt the same pictures before. Small ViTs learn
+far more that way (docs/cifar.md).
+
 Deterministic and resumable at any step: the order of the pictures, their shifts and flips are drawn from the seed
 and the step alone, so a checkpoint is the model, the optimiser and the step.
 """
@@ -21,6 +24,7 @@ import smi
 from bench.errors import BenchError
 from bench.grid.spelling import one_spelling
 from smi.device import PRECISIONS, autocast
+from smi.objectives import kd_loss
 
 DEFAULTS: dict[str, Any] = {
     "epochs": 40,
@@ -34,12 +38,14 @@ DEFAULTS: dict[str, Any] = {
     "flip": 0.0,  # probability of mirroring a picture left-right
     "label_smoothing": 0.0,
     "precision": "fp32",  # or "bf16": autocast; weights and their moments stay float32
+    "temperature": 2.0,  # of both softmaxes, where a tutor teaches
+    "mix": 0.0,  # share of the batches, taught by a tutor, in which each picture is blended with another one
 }
 CHOICES = {"precision": PRECISIONS}
 POSITIVE = ("epochs", "batch_size")
-SHARES = ("betas", "warmup", "flip", "label_smoothing")
+SHARES = ("betas", "warmup", "flip", "label_smoothing", "mix")
 # Part of what `expand` gives only where they are not the default: results from before they were there stay valid.
-LATER = ("flip", "label_smoothing", "precision")
+LATER = ("flip", "label_smoothing", "precision", "temperature", "mix")
 
 
 def expand(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,11 +95,13 @@ def train(
     checkpoint: Path,
     progress: Callable[[int, int, Mapping[str, float]], None],
     should_stop: Callable[[], bool],
+    tutor: Callable[[Tensor], Tensor] | None = None,
     checkpoint_seconds: float = 30.0,
-) -> float:
-    """Train `model` in place on pictures [N, C, H, W] in [0, 1] and labels [N]; returns the last loss, smoothed.
+) -> list[float]:
+    """Train `model` in place on pictures [N, C, H, W] in [0, 1] and labels [N]; returns the smoothed loss at the end of
+    each epoch.
 
-    settings: as `expand` gives them.
+    settings: as `expand` gives them. tutor: pictures in [0, 1] -> the logits to learn, in place of the labels.
 
     An existing checkpoint is continued. Raises smi.Interrupted, with the state saved, when told to stop.
     """
@@ -106,42 +114,47 @@ def train(
         )
     total = settings["epochs"] * steps_per_epoch
     model.to(device).train()
+    pictures, labels = pictures.to(device), labels.to(device)
     optimiser = torch.optim.AdamW(
-        model.parameters(), settings["lr"], tuple(settings["betas"]), weight_decay=settings["weight_decay"]
+        *(model.parameters(), settings["lr"], tuple(settings["betas"])),
+        weight_decay=settings["weight_decay"],
+        fused=True if torch.device(device).type == "cuda" else None,
     )
-
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(settings["warmup"], total))
-    first, smooth = resume(checkpoint, model, optimiser, schedule)
-
+    first, smooth, curve = resume(checkpoint, model, optimiser, schedule)
     kept_at = time.monotonic()
     for step in range(first, total):
         if should_stop():
-            keep(checkpoint, step, smooth, model, optimiser, schedule)
+            keep(checkpoint, step, smooth, model, optimiser, schedule, curve)
             raise smi.Interrupted(f"training stopped at step {step} of {total}; it continues from there")
         if time.monotonic() - kept_at > checkpoint_seconds:
-            keep(checkpoint, step, smooth, model, optimiser, schedule)
+            keep(checkpoint, step, smooth, model, optimiser, schedule, curve)
             kept_at = time.monotonic()
-        value = advance(
-            model, optimiser, *draw(pictures, labels, settings, seed, step), settings, normalise, device
-        )
+        shown, wanted = draw(pictures, labels, settings, seed, step)
+        if tutor is not None:
+            shown, wanted = _tutored(tutor, shown, settings, seeded(seed, 2, step))
+        value = advance(model, optimiser, shown, wanted, settings, normalise, device)
         schedule.step()
         if not math.isfinite(value):
             raise smi.NonFiniteLoss(
                 f"teacher training: the loss is {value} at step {step}, lr {settings['lr']}"
             )
         smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
+        if (step + 1) % steps_per_epoch == 0:
+            curve = [*curve, smooth]
         progress(step + 1, total, {"loss": smooth})
     model.eval()
-    return smooth
+    return curve
 
 
 def draw(
     pictures: Tensor, labels: Tensor, settings: Mapping[str, Any], seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
-    """The batch of a step: pictures [B, C, H, W], shifted and flipped, and their labels [B]."""
+    """The batch of a step: pictures [B, C, H, W], shifted and flipped, and their labels [B], where all of them lie."""
     count, batch = len(labels), settings["batch_size"]
     epoch, place = divmod(step, count // batch)
     chosen = torch.randperm(count, generator=seeded(seed, 0, epoch))[place * batch : (place + 1) * batch]
+    chosen = chosen.to(pictures.device)
     generator = seeded(seed, 1, step)
     shown = random_shift(pictures[chosen], settings["shift"], generator)
     if settings["flip"]:
@@ -149,19 +162,36 @@ def draw(
     return shown, labels[chosen]
 
 
+@torch.no_grad()
+def _tutored(
+    tutor: Callable[[Tensor], Tensor], shown: Tensor, settings: Mapping[str, Any], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The pictures of a batch, in a share of the batches each blended with another one (mixup), and the tutor's logits
+    of them [B, classes]. How much of the other one is drawn for each batch, evenly."""
+    often, share = torch.rand(2, generator=generator).tolist()
+    if often < settings["mix"]:
+        other = torch.randperm(len(shown), generator=generator).to(shown.device)
+        shown = torch.lerp(shown, shown[other], share)
+    return shown, tutor(shown).float()
+
+
 def advance(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     shown: Tensor,
-    labels: Tensor,
+    wanted: Tensor,
     settings: Mapping[str, Any],
     normalise: Callable[[Tensor], Tensor],
     device: str,
 ) -> float:
-    """One step of the optimiser on a batch; returns its loss."""
+    """One step of the optimiser on a batch; returns its loss. wanted: labels int64 [B], or a tutor's logits."""
     with autocast(torch.device(device), settings["precision"]):
         logits = model(normalise(shown.to(device)))
-    loss = F.cross_entropy(logits.float(), labels.to(device), label_smoothing=settings["label_smoothing"])
+    wanted = wanted.to(device)
+    if wanted.is_floating_point():
+        loss = kd_loss(logits.float(), wanted, settings["temperature"])
+    else:
+        loss = F.cross_entropy(logits.float(), wanted, label_smoothing=settings["label_smoothing"])
     optimiser.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
@@ -181,11 +211,21 @@ def cosine(warmup: float, total: int) -> Callable[[int], float]:
     return rate
 
 
-def keep(checkpoint: Path, step: int, smooth: float | None, model: nn.Module, optimiser, schedule) -> None:
-    """Write the state after `step` steps, whole or not at all. smooth: the loss, smoothed."""
+def keep(
+    checkpoint: Path,
+    step: int,
+    smooth: float | None,
+    model: nn.Module,
+    optimiser,
+    schedule,
+    curve: Sequence[float] = (),
+) -> None:
+    """Write the state after `step` steps, whole or not at all. smooth: the loss, smoothed; curve: that of every
+    epoch."""
     state = {
         "step": step,
         "smooth": smooth,
+        "curve": list(curve),
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "schedule": schedule.state_dict(),
@@ -195,19 +235,20 @@ def keep(checkpoint: Path, step: int, smooth: float | None, model: nn.Module, op
     os.replace(unfinished, checkpoint)
 
 
-def resume(checkpoint: Path, model: nn.Module, optimiser, schedule) -> tuple[int, float | None]:
-    """Load what `keep` wrote, if it is there; (steps done, smoothed loss). CheckpointError if it is damaged.
+def resume(checkpoint: Path, model: nn.Module, optimiser, schedule) -> tuple[int, float | None, list[float]]:
+    """Load what `keep` wrote, if it is there; (steps done, smoothed loss, that of each epoch). CheckpointError if it is
+    damaged.
 
     It is read to the CPU; the model and the optimiser move each part to where they want it.
     """
     if not checkpoint.exists():
-        return 0, None
+        return 0, None, []
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
-        return state["step"], state["smooth"]
+        return state["step"], state["smooth"], state["curve"]
     except Exception as error:  # damaged: the folder is this task's own, so nothing else can be meant
         raise smi.CheckpointError(
             f"{checkpoint} cannot be continued from ({error}); remove it to start anew"
@@ -224,13 +265,13 @@ def random_shift(pictures: Tensor, most: int, generator: torch.Generator) -> Ten
     count, _, height, width = pictures.shape
     moves = torch.randint(0, 2 * most + 1, (2, count), generator=generator)
     padded = F.pad(pictures, [most] * 4)
-    rows = moves[0][:, None] + torch.arange(height)
-    columns = moves[1][:, None] + torch.arange(width)
-    which = torch.arange(count)[:, None, None]
+    rows = (moves[0][:, None] + torch.arange(height)).to(pictures.device)
+    columns = (moves[1][:, None] + torch.arange(width)).to(pictures.device)
+    which = torch.arange(count, device=pictures.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def random_flip(pictures: Tensor, chance: float, generator: torch.Generator) -> Tensor:
     """Mirror each picture [N, C, H, W] left-right with this probability."""
     mirrored = torch.rand(len(pictures), 1, 1, 1, generator=generator) < chance
-    return torch.where(mirrored, pictures.flip(3), pictures)
+    return torch.where(mirrored.to(pictures.device), pictures.flip(3), pictures)

@@ -63,10 +63,21 @@ class Method(Strict):
     options: dict[str, Any] = {}  # of source "module:function": further arguments of the function
 
 
+class Tutor(Strict):
+    """A model that is trained first, from the same pictures and the seed of the model that then learns its logits, at a
+    temperature, in a share `mix` of the batches on blended pictures (bench.models.training)."""
+
+    model: str
+    temperature: Number = training.DEFAULTS["temperature"]
+    mix: Number = training.DEFAULTS["mix"]
+    training: dict[str, Any] = {}
+
+
 class Settings(Strict):
     """The settings of one scale that make its images. Recipes and schedules are named; methods refer to them."""
 
     teacher: dict[str, Any] = {}  # bench.models.training.DEFAULTS, for models that are trained here
+    tutor: Tutor | None = None  # of models that are trained here; without one they learn the labels
     seeds: Literal["shared", "per_teacher"] = "shared"  # of images (and students): builders/seeds.py
     teacher_seed: Seed = 0  # of a model whose name does not say it (bench.models.split_seed)
     datasets: dict[str, dict[str, Any]] = {}  # e.g. imagenet: {crop_pct: 0.875}
@@ -166,15 +177,60 @@ class TaskBuilder:
 
     def _trained(self, model: str, dataset: str) -> Task:
         self.outline(model)
-        _, seed = models.split_seed(model)
-        settings = {
+        own, named = models.split_seed(model)
+        seed = self.settings.teacher_seed if named is None else named
+        tutor = self.settings.tutor
+        taught = {} if tutor is None else {"temperature": tutor.temperature, "mix": tutor.mix}
+        settings = self._training_task(model, dataset, {**self.settings.teacher, **taught}, seed, "teacher")
+        of_tutor = None
+        if tutor is not None:
+            place = ("tutor", "training")
+            of_tutor = self._training_task(tutor.model, dataset, tutor.training, seed, *place)
+        found = self.published(f"{own}{models.SEED_MARK}{seed}", dataset, settings, of_tutor)
+        if found is not None:
+            return found
+        inputs = {}
+        if of_tutor is not None:
+            label = f"tutor {of_tutor['model']['name']} of {model}"
+            inputs["tutor"] = self.task("teacher", self._with_pictures(of_tutor, dataset), {}, label)
+        return self.task("teacher", self._with_pictures(settings, dataset), inputs, f"teacher {model}")
+
+    def _training_task(
+        self, model: str, dataset: str, chosen: Mapping[str, Any], seed: int, *place: str
+    ) -> dict[str, Any]:
+        if not models.is_own(model):
+            message = f"{model} is none of our own models"
+            raise self.grid.error(
+                (*self.here, "settings", *place[:1], "model"), message, models.ARCHITECTURES
+            )
+        return {
             "model": models.describe(model, self.sources, classes=self.classes(dataset)),
-            "training": self.training(self.settings.teacher, "teacher"),
-            "seed": self.settings.teacher_seed if seed is None else seed,
+            "training": self.training(chosen, *place),
+            "seed": seed,
+        }
+
+    def _with_pictures(self, settings: dict[str, Any], dataset: str) -> dict[str, Any]:
+        return settings | {
             "train": self.split(dataset, "train"),
             "validation": self.split(dataset, "validation"),
         }
-        return self.task("teacher", settings, {}, f"teacher {model}")
+
+    def published(
+        self,
+        name: str,
+        dataset: str,
+        settings: Mapping[str, Any],
+        tutor: Mapping[str, Any] | None,
+        classes: Sequence[int] | None = None,
+    ) -> Task | None:
+        """The task that takes weights which come with the project; None where there are none by this recipe, or
+        `--retrain` was given. classes: that the model has learnt, where not all."""
+        recipe = models.published.recipe_of(settings, tutor, classes)
+        found = None if self.sources.retrain else models.published.find(name, dataset, recipe)
+        if found is None:
+            return None
+        self._warn(f"{name}: its weights come with the project (--retrain trains it anew)")
+        return self.task("teacher", {"model": {**settings["model"], "weights": found}}, {}, f"teacher {name}")
 
     def _need_classes(self, model: str, dataset: str, remedy: str = "") -> None:
         has, needed = self.outline(model).classes, self.classes(dataset)

@@ -134,6 +134,14 @@ class TransferTaskBuilder(TaskBuilder):
                 {**self.settings.teacher, **wanted.training}, "students", name, "training"
             ),
             "seed": wanted.seed,
+        }
+        own, _ = models.split_seed(model)
+        found = self.published(
+            f"{own}{models.SEED_MARK}{wanted.seed}.{name}", dataset, settings, None, chosen["classes"]
+        )
+        if found is not None:
+            return found
+        settings |= {
             "train": self.split(dataset, "train") | chosen,
             "validation": self.split(dataset, "validation") | chosen,
         }
