@@ -26,7 +26,7 @@ class Experiment:
     pages: (sheet) -> {path below results/: text}, further pages. figures: each a bench.publish.figures.kinds.Figure.
     claims: a tuple of bench.publish.claims.Claim. quotes: an experiment whose finished records, from whatever
     published grid, the table shows too (`Sheet.quoted`). pictures: the table only lists what figures are drawn from,
-    and stands last in a report.
+    and stands last in a report. summaries: (sheet) -> list[bench.publish.summary.Summary], for the report.
     """
 
     build: Part
@@ -36,6 +36,7 @@ class Experiment:
     claims: Any = ()
     quotes: str | None = None
     pictures: bool = False
+    summaries: Part | None = None
 
 
 def _at(folder: str, *names: str) -> tuple[str, ...]:
@@ -47,6 +48,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         *_at("quantization", "plan:build", "table:text"),
         claims=f"{__name__}.quantization.claims:CLAIMS",
         quotes="cost",
+        summaries=f"{__name__}.quantization.summary:summaries",
     ),
     "four_bits": Experiment(*_at("four_bits", "plan:build", "table:text")),
     "gallery": Experiment(
@@ -71,6 +73,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         *_at("transfer", "plan:build", "table:text"),
         figures=_at("transfer", "figure:FIGURE"),
         claims=f"{__name__}.transfer.claims:CLAIMS",
+        summaries=f"{__name__}.transfer.summary:summaries",
     ),
     "cost": Experiment(
         *_at("cost", "plan:build", "table:text", "table:pages"), figures=_at("cost", "figure:FIGURE")

@@ -68,6 +68,14 @@ class Browser:
         log = self._ask("POST", f"{self.base}/se/log", {"type": "browser"})
         return [f"{entry['level']}: {entry['message']}" for entry in log]
 
+    def prefer(self, scheme: str) -> None:
+        """Ask pages for their "light" or "dark" colours."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._command("Emulation.setEmulatedMedia", {"features": features})
+
+    def _command(self, name: str, parameters: dict[str, Any]) -> None:
+        self._ask("POST", f"{self.base}/goog/cdp/execute", {"cmd": name, "params": parameters})
+
     def pdf(self) -> bytes:
         """The page as it would be printed."""
         return base64.b64decode(self._ask("POST", f"{self.base}/print", {"orientation": "landscape"}))
@@ -106,7 +114,7 @@ def server() -> Iterator[tuple[str, str]]:
             process.terminate()
 
 
-@pytest.fixture(params=[(1200, 900, False), (375, 812, True)], ids=["desktop", "phone"])
+@pytest.fixture(params=[(1200, 900, False), (360, 740, True)], ids=["desktop", "phone"])
 def browser(server: tuple[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
     """A window of a desktop's width, then one of a phone's."""
     browser = Browser(*server, tmp_path / "profile", *request.param)

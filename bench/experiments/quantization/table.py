@@ -61,7 +61,7 @@ pictures are always fed whole."""
 
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
-    frame = _frame(sheet)
+    frame = cells_frame(sheet)
     paper_scale = sheet.scale == PAPER_SCALE
     model = plain(scale_notes.subject(sheet))
     if sheet.grid == PAPER_TABLE:
@@ -72,7 +72,7 @@ def text(sheet: Sheet) -> str:
         parts.append(
             f"**Scale: {sheet.scale}** ({model}). Not the paper's models or data, and not its figures."
         )
-    cost = _cost_rows(sheet)
+    cost = cost_rows(sheet)
     if cost:
         parts += ["## Upstream cost: DeiT/16 at 224x224", markdown(cost), COST_NOTES]
     parts += [f"## Data-free quantization: {model}", markdown(_accuracy_rows(sheet, frame))]
@@ -87,7 +87,7 @@ def text(sheet: Sheet) -> str:
 # ---- cost
 
 
-def _cost_rows(sheet: Sheet) -> list[dict[str, str]]:
+def cost_rows(sheet: Sheet) -> list[dict[str, str]]:
     """One row per real model and method that inverts."""
     rows = []
     schedules = sheet.paper.get("settings", {}).get("schedules", {})
@@ -164,7 +164,7 @@ def _measured(
 # ---- accuracy
 
 
-def _frame(sheet: Sheet) -> pd.DataFrame:
+def cells_frame(sheet: Sheet) -> pd.DataFrame:
     """One line per cell: its axes, its status and the figures of its records."""
     lines = []
     for entry in sheet.cells:
@@ -197,10 +197,10 @@ def _accuracy_rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
         model, label, *values = key
         row = {"model": model_title(model), "method": method_title(sheet, label)}
         row |= {axis: str(value) for axis, value in zip(more, values, strict=True)}
-        row |= _images_columns(group)
+        row |= images_columns(group)
         for bits in all_bits:
             cells = group[group["bits"] == bits]
-            mean, shown = _aggregate(cells, "top1")
+            mean, shown = aggregate(cells, "top1")
             row[f"{bits} top-1"] = shown
             if with_paper:
                 column = "FP" if sheet.methods[label]["source"] == "none" else bits
@@ -215,7 +215,7 @@ def _accuracy_rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def _images_columns(group: pd.DataFrame) -> dict[str, str]:
+def images_columns(group: pd.DataFrame) -> dict[str, str]:
     """Sparsity, patches and seconds of the method's images; each set of images once, whatever the bit-widths."""
     known = group.dropna(subset=["images.kept"]) if "images.kept" in group else group.iloc[:0]
     known = known.drop_duplicates("seed")
@@ -230,7 +230,7 @@ def _images_columns(group: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _aggregate(cells: pd.DataFrame, column: str) -> tuple[float | None, str]:
+def aggregate(cells: pd.DataFrame, column: str) -> tuple[float | None, str]:
     """(mean, text) over seeds; cells that share one task (full precision) count once."""
     once = cells.drop_duplicates("task") if cells["task"].notna().all() else cells
     done = once[once["status"] == "done"]

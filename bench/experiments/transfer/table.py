@@ -53,7 +53,7 @@ on a hundredth of the images. Where the paper's figures disagree among themselve
 
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
-    frame = _frame(sheet)
+    frame = cells_frame(sheet)
     parts = [f"# Table 4, {sheet.scale} scale: {heading(sheet.title)}"]
     if sheet.scale != PAPER_SCALE:
         subject = plain(scale_notes.subject(sheet))
@@ -74,7 +74,7 @@ def text(sheet: Sheet) -> str:
     return "\n\n".join([*parts, "## How this was made", footer(sheet)]) + "\n"
 
 
-def _frame(sheet: Sheet) -> pd.DataFrame:
+def cells_frame(sheet: Sheet) -> pd.DataFrame:
     """One line per cell: its axes, its status and the figures of its records."""
     lines = []
     for entry in sheet.cells:
@@ -108,9 +108,9 @@ def _rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
     model = frame["model"].iloc[0]
     rows = []
     for method, group in frame.groupby("method", sort=False):
-        row = {"method": method_title(sheet, method), "patches": _patches(group)}
+        row = {"method": method_title(sheet, method), "patches": patches(group)}
         for dataset, cells in group.groupby("dataset", sort=False):
-            mean, row[f"{dataset} top-1"] = _top1(cells)
+            mean, row[f"{dataset} top-1"] = aggregate(cells)
             if any(line.get("model") == model for line in paper.rows(PAPER_TABLE)):
                 reported = paper.figure(PAPER_TABLE, dataset, model=model, method=method)
                 row |= {
@@ -118,12 +118,12 @@ def _rows(sheet: Sheet, frame: pd.DataFrame) -> list[dict[str, str]]:
                     f"{dataset} difference": difference(mean, reported),
                 }
         row |= {"images": _count(group, "images"), "steps": _count(group, "steps")}
-        row |= {"s of images": _seconds(group, "inverting"), "s of steps": _seconds(group, "learning")}
+        row |= {"s of images": seconds_of(group, "inverting"), "s of steps": seconds_of(group, "learning")}
         rows.append(row)
     return rows
 
 
-def _top1(cells: pd.DataFrame) -> tuple[float | None, str]:
+def aggregate(cells: pd.DataFrame) -> tuple[float | None, str]:
     """(mean, text) over seeds; the teacher is one task for all of them."""
     once = cells.drop_duplicates("task") if cells["task"].notna().all() else cells
     done, missing = once[once["status"] == "done"], holes(once["status"])
@@ -133,7 +133,7 @@ def _top1(cells: pd.DataFrame) -> tuple[float | None, str]:
     return float(done["top1"].mean()), f"{shown}, {missing}" if missing else shown
 
 
-def _patches(group: pd.DataFrame) -> str:
+def patches(group: pd.DataFrame) -> str:
     known = group.dropna(subset=["kept"])
     return NOTHING if known.empty else f"{known['kept'].iloc[0]:.0f} of {known['patches'].iloc[0]:.0f}"
 
@@ -143,7 +143,7 @@ def _count(group: pd.DataFrame, column: str) -> str:
     return ", ".join(map(str, known)) or NOTHING
 
 
-def _seconds(group: pd.DataFrame, column: str) -> str:
+def seconds_of(group: pd.DataFrame, column: str) -> str:
     known = [float(value) for value in group[column].dropna()]
     return mean_std(known, 1) if known else NOTHING
 

@@ -16,7 +16,7 @@ NAME = "report.html"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = Parser("bench report", "Make one HTML page, without network or scripts, of a results folder.")
+    parser = Parser("bench report", "Make one HTML page of a results folder; it needs no network.")
     default = Path("results") / DEFAULT_SCALE
     parser.add_argument(
         "folder", nargs="?", type=place, default=default, help=f"a scale's results (default: {default})"

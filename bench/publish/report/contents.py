@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.experiments import EXPERIMENTS
+from bench.experiments import EXPERIMENTS, part
 from bench.publish import manifest
 from bench.publish.figures import page as figures_page
 from bench.publish.manifest import Sheet
 from bench.publish.parts import provenance
+from bench.publish.summary import Summary
 from bench.publish.words import shown
 
 TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".gif": "image/gif"}
@@ -53,6 +54,18 @@ class Contents:
     def origins(self) -> list[dict[str, str]]:
         """Where each grid's records come from."""
         return [{"grid": name, **provenance(sheet)} for name, sheet in self.sheets.items()]
+
+    def summaries(self) -> list[Summary]:
+        """The tables to sort and filter, the paper's first."""
+        ranked = sorted(
+            self.sheets.values(), key=lambda sheet: (_rank(sheet.table, self.sheets), sheet.table)
+        )
+        found = []
+        for sheet in ranked:
+            experiment = EXPERIMENTS.get(sheet.experiment)
+            if sheet.cells and experiment is not None and experiment.summaries is not None:
+                found += [summary for summary in part(experiment.summaries)(sheet) if summary.rows]
+        return found
 
     def holes(self) -> list[dict[str, Any]]:
         """For each grid: cells, those of which every task is done, and what failed."""

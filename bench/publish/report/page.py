@@ -6,6 +6,7 @@ Markdown may hold no HTML of its own, so what markdown-it makes of it is safe as
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -21,6 +22,7 @@ from markupsafe import Markup
 from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
 from bench.publish.report.contents import TYPES, Contents, Picture, Table
+from bench.publish.report.verdict import verdicts
 from bench.text import plural
 
 TEMPLATES = Environment(
@@ -33,13 +35,12 @@ TEMPLATES = Environment(
 )
 LARGE = 600  # records listed for one grid
 SECTIONS = {
-    "read-first": "What is and is not shown",
-    "tables": "Tables",
-    "figures": "Figures",
-    "settings": "Settings",
-    "provenance": "Where this was made",
-    "records": "Records",
+    "verdict": "What holds",
+    "tables": "The main table",
+    "figures": "Pictures",
+    "rest": "Everything else",
 }
+UNTOLD = "Differences seen, not judged"  # the first heading of a scale whose figures cannot tell
 GENERAL = (
     "Accuracies are mean ± sample standard deviation over seeds (n). A cell that was not run says so; nothing is "
     "filled in. What the paper reports stands in columns of its own and is never mixed with what was measured here."
@@ -47,31 +48,38 @@ GENERAL = (
 
 
 def render(contents: Contents) -> str:
-    """The whole page."""
+    """The whole page. The one script it may run is named by its hash."""
     sheets = contents.sheets.values()
-    drawn = [picture for picture in contents.pictures if picture.content]
-    links = dict.fromkeys(SECTIONS, ())
-    links |= {
-        "tables": [(f"table-{table.name}", table.heading(contents.scale)) for table in contents.tables],
-        "figures": [(f"figure-{picture.entry['name']}", picture.entry["title"]) for picture in drawn],
-    }
-    css = resources.files("bench.publish.report").joinpath("page.css").read_text(encoding="utf-8")
+    found = verdicts(contents.sheets)
+    script = _own("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return TEMPLATES.get_template("page.html.j2").render(
         title=f"Sparse Model Inversion: results, {contents.scale} scale",
         line=scale_notes.line(contents.scale, *sheets),
-        css=Markup(css),  # ours
-        sections=SECTIONS,
-        links=links,
+        css=Markup(_own("page.css")),
+        script=Markup(script),
+        digest=digest,
+        sections=SECTIONS if found["told"] else {**SECTIONS, "verdict": UNTOLD},
+        found=found,
+        summaries=contents.summaries(),
         shows=scale_notes.shows(*sheets),
         general=GENERAL,
         holes=[_hole(hole) for hole in contents.holes()],
         missing=[picture.entry for picture in contents.pictures if not picture.content],
-        tables=[{"name": table.name, "html": _table(table)} for table in contents.tables],
-        figures=[_figure(picture) for picture in drawn],
+        tables=[
+            {"name": table.name, "heading": table.heading(contents.scale), "html": _table(table)}
+            for table in contents.tables
+        ],
+        figures=[_figure(picture) for picture in contents.pictures if picture.content],
         settings=[(sheet, _settings(sheet)) for sheet in sheets],
         origins=contents.origins(),
         records=[_records(name, sheet) for name, sheet in contents.sheets.items()],
     )
+
+
+def _own(name: str) -> str:
+    """A file beside this one."""
+    return resources.files("bench.publish.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hole(hole: Mapping[str, Any]) -> dict[str, str]:
@@ -103,7 +111,10 @@ def _within(token: Token, table: Table) -> str:
     if name not in table.pictures:
         return escape(token.content)
     data = base64.b64encode(table.pictures[name]).decode()
-    return f'<img src="data:{TYPES[Path(name).suffix]};base64,{data}" alt="{escape(token.content)}">'
+    shown = f'<img src="data:{TYPES[Path(name).suffix]};base64,{data}" alt="{escape(token.content)}">'
+    return (
+        f'<span class="scroll" tabindex="0" role="region" aria-label="{escape(token.content)}">{shown}</span>'
+    )
 
 
 def _demote(token: Token) -> None:

@@ -93,7 +93,7 @@ def publish_sheet(folder: Path, changed: dict) -> None:
 def test_markup_in_a_table_stays_text(folder):
     page = Balance(build(folder))
     names = [tag for tag, _ in page.tags]
-    assert "script" not in names and "img" not in names
+    assert names.count("script") == 1 and "img" not in names  # the page's own
     assert not [
         attributes for _, attributes in page.tags if any(name.startswith("on") for name in attributes)
     ]
