@@ -267,10 +267,14 @@ class Sweep:
     def _estimates(self, states: dict[str, State], on_gpu: bool) -> Estimates:
         return Estimates(self.plan, states, self.store, self.spec.expect, on_gpu)
 
+    def _engine(self) -> str:
+        """How the scale wants its inversions run (bench.tasks.engines); `_build` has checked it."""
+        return self.spec.settings.get("images", {}).get("engine", Sources().engine)
+
     def _context(self, sources: Sources, device: str, board: Board | None = None) -> Context:
         return Context(
             store=self.store,
-            sources=sources,
+            sources=replace(sources, engine=self._engine()),
             device=device,
             jobs=self.options.jobs,
             resources=self.spec.resources,

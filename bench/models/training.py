@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import smi
 from bench.errors import BenchError
 from bench.grid.spelling import one_spelling
 from smi.device import PRECISIONS, autocast
+from smi.execution import record_cuda_graph
 from smi.objectives import kd_loss
 
 DEFAULTS: dict[str, Any] = {
@@ -122,6 +124,7 @@ def train(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(settings["warmup"], total))
     first, smooth, curve = resume(checkpoint, model, optimiser, schedule)
+    gradients = Gradients(model, settings, normalise, tutor)
     kept_at = time.monotonic()
     for step in range(first, total):
         if should_stop():
@@ -132,8 +135,10 @@ def train(
             kept_at = time.monotonic()
         shown, wanted = draw(pictures, labels, settings, seed, step)
         if tutor is not None:
-            shown, wanted = _tutored(tutor, shown, settings, seeded(seed, 2, step))
-        value = advance(model, optimiser, shown, wanted, settings, normalise, device)
+            shown = _mixed(shown, settings["mix"], seeded(seed, 2, step))
+        loss = gradients(shown, wanted)
+        optimiser.step()
+        value = loss.item()
         schedule.step()
         if not math.isfinite(value):
             raise smi.NonFiniteLoss(
@@ -162,41 +167,61 @@ def draw(
     return shown, labels[chosen]
 
 
-@torch.no_grad()
-def _tutored(
-    tutor: Callable[[Tensor], Tensor], shown: Tensor, settings: Mapping[str, Any], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The pictures of a batch, in a share of the batches each blended with another one (mixup), and the tutor's logits
-    of them [B, classes]. How much of the other one is drawn for each batch, evenly."""
-    often, share = torch.rand(2, generator=generator).tolist()
-    if often < settings["mix"]:
-        other = torch.randperm(len(shown), generator=generator).to(shown.device)
-        shown = torch.lerp(shown, shown[other], share)
-    return shown, tutor(shown).float()
+def _mixed(shown: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """In a share of the batches each picture is blended with another one (mixup), as much as is drawn for the batch."""
+    often, weight = torch.rand(2, generator=generator).tolist()
+    if often >= share:
+        return shown
+    other = torch.randperm(len(shown), generator=generator).to(shown.device)
+    return torch.lerp(shown, shown[other], weight)
 
 
-def advance(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    shown: Tensor,
-    wanted: Tensor,
-    settings: Mapping[str, Any],
-    normalise: Callable[[Tensor], Tensor],
-    device: str,
-) -> float:
-    """One step of the optimiser on a batch; returns its loss. wanted: labels int64 [B], or a tutor's logits."""
-    with autocast(torch.device(device), settings["precision"]):
-        logits = model(normalise(shown.to(device)))
-    wanted = wanted.to(device)
-    if wanted.is_floating_point():
-        loss = kd_loss(logits.float(), wanted, settings["temperature"])
-    else:
-        loss = F.cross_entropy(logits.float(), wanted, label_smoothing=settings["label_smoothing"])
-    optimiser.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), settings["clip"])
-    optimiser.step()
-    return loss.item()
+class Gradients:
+    """The loss of a batch, with its clipped gradients left in the model.
+
+    On a GPU, where launching takes longer than computing such small models, the launches are recorded once as a CUDA
+    graph and replayed; not of models with batch normalisation, whose statistics a recording's trial passes would move.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Mapping[str, Any],
+        normalise: Callable[[Tensor], Tensor],
+        tutor: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        self.model, self.settings, self.normalise, self.tutor = model, settings, normalise, tutor
+        steady = not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        self.recorded = steady and next(model.parameters()).is_cuda
+        self._held: tuple[Tensor, Tensor] | None = None
+        self._replay: Callable[[], Tensor] | None = None
+
+    def __call__(self, shown: Tensor, labels: Tensor) -> Tensor:
+        """shown: float [B, C, H, W]; labels: int64 [B], which a tutor's logits stand in for. A scalar."""
+        if not self.recorded:
+            return self._compute(shown, labels)
+        if self._held is None or self._replay is None:
+            self._held = shown.clone(), labels.clone()
+            self._replay = record_cuda_graph(partial(self._compute, *self._held))
+        for place, value in zip(self._held, (shown, labels), strict=True):
+            place.copy_(value)
+        return self._replay()
+
+    def _compute(self, shown: Tensor, labels: Tensor) -> Tensor:
+        settings = self.settings
+        if self.tutor is not None:
+            with torch.no_grad():
+                wanted = self.tutor(shown).float()
+        with autocast(shown.device, settings["precision"]):
+            logits = self.model(self.normalise(shown)).float()
+        if self.tutor is not None:
+            loss = kd_loss(logits, wanted, settings["temperature"])
+        else:
+            loss = F.cross_entropy(logits, labels, label_smoothing=settings["label_smoothing"])
+        self.model.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), settings["clip"])
+        return loss.detach()
 
 
 def cosine(warmup: float, total: int) -> Callable[[int], float]:

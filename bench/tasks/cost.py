@@ -2,7 +2,7 @@
 
 settings: model (bench.models.describe without weights: random ones do), resolution, recipe (smi.Recipe as JSON),
 stopping ({"at", "drop"} or None), batch, precision, beside (further engines, see measurement/measure.py), repetitions,
-warmup; engine (of measurement.measure.MODES; absent: eager).
+warmup; engine (of engines.MODES; absent: eager).
 Every measurement is a process of its own, and on one machine no two measure at a time.
 """
 

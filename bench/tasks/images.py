@@ -23,7 +23,7 @@ from bench import models
 from bench.datasets import open_split
 from bench.engine.task import Job
 from bench.errors import BenchError
-from bench.tasks import given
+from bench.tasks import engines, given
 from smi.vit import adapt, normalisation
 
 FILE = "images.safetensors"
@@ -32,7 +32,7 @@ FILE = "images.safetensors"
 def run(job: Job) -> dict[str, Any]:
     """Metrics: patches (of a whole picture), kept (per picture, in the end), sparsity; of inversions also seconds
     (optimisation alone), iterations, iterations_per_second (mean over the run), last_stage_iterations_per_second,
-    stages, loss and history."""
+    stages, engine (of bench.tasks.engines.MODES), loss and history."""
     settings = job.task.settings
     model, data = models.load(job.inputs["teacher"], job.device)
     patches = adapt(model).num_patches
@@ -64,7 +64,7 @@ def _invert(model: nn.Module, job: Job) -> smi.SyntheticImages:
         settings["seed"],
         batch_size=settings["batch_size"],
         device=job.device,
-        execution=smi.Execution(precision=settings["precision"]),
+        execution=engines.execution(engines.chosen(job.sources.engine, job.device), settings["precision"]),
         checkpoint=job.checkpoint,
         progress=job.progress,
         should_stop=job.should_stop,
@@ -83,6 +83,7 @@ def _figures(images: smi.SyntheticImages) -> dict[str, Any]:
         "iterations_per_second": made["iterations"] * batches / made["seconds"],
         "last_stage_iterations_per_second": last["iterations"] * batches / last["seconds"],
         "stages": made["stages"],
+        "engine": "+".join(name for name in ("compile", "cuda_graphs") if made.get(name)) or "eager",
         "loss": made["history"]["loss"][-1],
         "history": made["history"],
     }

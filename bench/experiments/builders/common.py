@@ -42,11 +42,14 @@ class Schedule(Strict):
 
 
 class Images(Strict):
-    """How many images, how many of them are inverted together (default: all), in which precision."""
+    """How many images, how many of them are inverted together (default: all), in which precision, run how."""
 
     count: Count = 32
     batch_size: Count | None = None
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    engine: Literal["auto", "eager", "compile", "cuda_graphs", "compile+cuda_graphs"] = (
+        "auto"  # bench.tasks.engines
+    )
 
 
 class Method(Strict):

@@ -9,7 +9,7 @@ from pydantic import Field
 from bench import models
 from bench.engine.task import Task
 from bench.experiments.builders.common import Method, Settings, TaskBuilder
-from bench.tasks.measurement.measure import MODES
+from bench.tasks.engines import MODES
 from smi.device import PRECISIONS
 
 ENGINE = "engine"  # an axis that may be absent: eager

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import smi
 from bench import models
+from bench.tasks import engines
 from bench.tasks.measurement.published_way import PublishedInversion
 from smi.adapters import adapter_of
 from smi.cnn import handles
@@ -37,7 +38,6 @@ MINIMUM = 3
 BLOCK = 0.05  # seconds on a GPU between two emptyings of its queue, at least: each costs tens of microseconds
 RATE_SECONDS = 1.0  # of products, at least, for the machine's rate: a GPU's clocks need a while
 MIB = 2**20
-MODES = ("eager", "compile", "cuda_graphs", "compile+cuda_graphs")  # how smi runs the model
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Request:
 
     what: "time" (iterations of all `engines`, taking turns) or "memory" (of the first engine).
     engines: "smi", "reference", "smi_eager" (smi without its mode), "smi_dense" and "reference_dense" (all patches
-    kept). precision and mode (of MODES) are smi's; the reference runs in IEEE's fp32, convolutions included.
+    kept). precision and mode (of bench.tasks.engines.MODES) are smi's; the reference runs in IEEE's fp32, its
+    convolutions included.
     """
 
     model: Mapping[str, Any]
@@ -133,8 +134,7 @@ def build(request: Request, engine: str, model: nn.Module) -> Engine:
     if engine.startswith("reference"):
         return _published(model, recipe, state)
     mode = "eager" if engine == "smi_eager" else request.mode
-    modes = {name: name in mode.split("+") for name in ("compile", "cuda_graphs")}
-    execution = smi.Execution(precision=request.precision, **modes)
+    execution = engines.execution(mode, request.precision)
     execution.check(torch.device(request.device))
     stopwatch = Stopwatch(execution.passes(adapted, recipe.objective.needs), request.device)
     passes = replace(stopwatch.passes, observer=stopwatch, run=stopwatch.run)

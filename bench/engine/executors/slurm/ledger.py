@@ -76,6 +76,7 @@ class Submission:
             download=self.sources["download"],
             include=tuple(Path(path) for path in self.sources.get("include", ())),
             files=tuple(Path(path) for path in self.sources.get("files", ())),
+            engine=self.sources.get("engine", "auto"),
         )
 
 
@@ -91,6 +92,7 @@ def pack_sources(sources: Sources) -> dict[str, Any]:
         "download": sources.download,
         "include": [str(Path(path).resolve()) for path in sources.include],
         "files": [str(Path(path).resolve()) for path in sources.files],
+        "engine": sources.engine,
     }
 
 
