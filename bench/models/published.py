@@ -1,8 +1,9 @@
 """Weights of our own models that come with the project, so that a scale's tables need no training first.
 
 `<name>.<data set>.safetensors` holds float16 values, which in float32 are the model, and in its metadata the mean and
-deviation of the pictures; `.json` beside it says how it was trained and how well it does, `.csv` is the log.
-`python -m bench.models.published` makes the files from a store in which the models were trained (`--retrain`).
+deviation of the pictures; `.json` beside it says how it was trained, on what, the loss of every epoch, and how well it
+does on the validation split.
+`python -m bench.cli.publish_weights` makes the files from a store in which the models were trained (`--retrain`).
 """
 
 from __future__ import annotations
@@ -64,9 +65,7 @@ def read(weights: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[float], li
     """(state dict in float32, mean and deviation of each channel of the pictures). weights: as `find` gives it."""
     path, _ = _files(weights["published"])
     if not path.exists() or sha256_of(path) != weights["sha256"]:
-        raise BenchError(
-            f"{path} does not hold the weights that were planned with (sha256 {weights['sha256'][:12]}...)"
-        )
+        raise BenchError(f"{path} holds other weights than those planned with ({weights['sha256'][:12]}...)")
     try:
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no dict)
@@ -85,6 +84,7 @@ def write(
     told = {key: json.dumps([float(value) for value in data[key]]) for key in ("mean", "std")}
     unfinished = path.with_suffix(".part")
     save_file({key: value.half().contiguous() for key, value in state.items()}, unfinished, told)
+    unfinished.chmod(0o644)  # safetensors' own are their owner's alone
     unfinished.replace(path)
     atomic.write_json(path.with_suffix(".json"), {**record, "sha256": sha256_of(path)})
     return path

@@ -5,7 +5,7 @@ import torch
 
 import smi
 from bench.errors import BenchError
-from bench.models import training
+from bench.models import cnn, training
 
 
 @pytest.fixture
@@ -131,3 +131,74 @@ def test_bf16_keeps_weights_in_float32_and_changes_what_is_learnt(tmp_path, tiny
     run(second, data, tmp_path / "b", changes={"precision": "bf16", "flip": 0.5, "label_smoothing": 0.1})
     assert {p.dtype for p in second.parameters()} == {torch.float32}
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_a_model_learns_its_tutors_answers(tmp_path):
+    """Labels, of which none is right, have no part in it; blended pictures are what both see."""
+    pictures = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.full((64,), 2)
+    seen = []
+
+    def tutor(shown):
+        seen.append(shown.clone())
+        bright = shown.mean((1, 2, 3)) - 0.5
+        return torch.stack([400 * bright, -400 * bright, torch.full_like(bright, -50)], 1)
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    settings = training.expand({"epochs": 60, "batch_size": 16, "lr": 0.05, "shift": 0, "mix": 0.5})
+    curve = training.train(
+        *(model, pictures, labels, settings, 0),
+        normalise=lambda image: image,
+        device="cpu",
+        checkpoint=tmp_path / "state",
+        progress=lambda *said: None,
+        should_stop=lambda: False,
+        tutor=tutor,
+    )
+    assert len(curve) == 60 and curve[-1] < 0.5 * curve[0]
+    wanted = (pictures.mean((1, 2, 3)) < 0.5).long()
+    assert (model(pictures).argmax(1) == wanted).float().mean() > 0.9
+    plain = {tuple(one.flatten().tolist()) for one in pictures}
+    blended = [any(tuple(one.flatten().tolist()) not in plain for one in batch) for batch in seen]
+    assert 0.3 < sum(blended) / len(blended) < 0.7
+
+
+def test_a_cnn_trains_and_its_start_depends_on_the_seed(tmp_path):
+    one, same, other = (cnn.PlainCNN(8, 1, 2, [4, 8]) for _ in range(3))
+    for model, seed in ((one, 0), (same, 0), (other, 1)):
+        cnn.initialise(model, seed)
+    assert all(a.equal(b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True))
+    assert not one.head.weight.equal(other.head.weight)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(64) % 2
+    pictures = torch.rand(64, 1, 8, 8, generator=generator) * 0.5 + 0.5 * labels[:, None, None, None]
+    training.train(
+        *(one, pictures, labels, training.expand({"epochs": 8, "batch_size": 16, "lr": 0.01, "shift": 0}), 0),
+        normalise=lambda image: image,
+        device="cpu",
+        checkpoint=tmp_path / "state",
+        progress=lambda *said: None,
+        should_stop=lambda: False,
+    )
+    assert (one(pictures).argmax(1) == labels).float().mean() > 0.9
+
+
+@pytest.mark.gpu
+def test_a_recorded_training_ends_near_a_plain_one(tiny_vit, tmp_path, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    pictures, labels = torch.rand(64, 3, 16, 16, generator=generator), torch.arange(64) % 5
+    ended = []
+    for recorded in (True, False):
+        model = tiny_vit()
+        if not recorded:
+            monkeypatch.setattr(training, "record_cuda_graph", lambda function: function)
+        training.train(
+            *(model, pictures, labels, training.expand({"epochs": 3, "batch_size": 16, "lr": 1e-3}), 0),
+            normalise=lambda image: image,
+            device="cuda",
+            checkpoint=tmp_path / f"state {recorded}",
+            progress=lambda *said: None,
+            should_stop=lambda: False,
+        )
+        ended.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*ended, rtol=0, atol=2e-3)
