@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import experiments, publish
-from bench.cli import status
+from bench.cli import status, watch
 from bench.cli.options import command_line, parse, sources_of
 from bench.cli.progress import Board, View, make_view
+from bench.cli.tensorboard import TensorBoard
 from bench.engine import devices, executors, include, plan
-from bench.engine.executors.protocol import BLOCKED, FAILED, Context, Executor
+from bench.engine.executors.protocol import BLOCKED, FAILED, Context, Executor, Update
 from bench.engine.failures import is_a
 from bench.engine.plan import CellTasks
 from bench.engine.signals import STOPPED, Stopper
@@ -90,6 +91,8 @@ class Sweep:
         whole = plan.make_plan(cells)
         self.plan = plan.only(whole, options.only) if options.only else whole
         states = survey(self.plan, self.store)
+        if options.watch:
+            return self._keep_showing()
         if options.dry_run or options.status:
             return self._show(states)
         if options.cancel:
@@ -128,6 +131,19 @@ class Sweep:
             print(line)
         return OK
 
+    def _keep_showing(self) -> int:
+        """--status --watch."""
+        name, _ = self._executor_name()
+        workers = executors.workers(name, self.options.jobs, self.options.device)
+        on_gpu = self._on_gpu(name)
+
+        def look() -> tuple[dict[str, State], Estimates]:
+            states = survey(self.plan, self.store)
+            return states, self._estimates(states, on_gpu)
+
+        watch.watch(self.plan, look, workers)
+        return OK
+
     def _cancel(self, states: dict[str, State], sources: Sources) -> int:
         queued = executors.queued(self.store, self.plan.tasks)
         name = "slurm" if queued else self._executor_name()[0]
@@ -154,8 +170,10 @@ class Sweep:
             )
         device = self._device(name)
         view = make_view(options.quiet)
-        board = Board(self.plan, states, estimates, workers, view)
-        context = self._context(sources, device, board)
+        board = Board(self.plan, states, estimates, workers, view, self.store.record)
+        log = self._log()
+        heard = [board.update, *([log.update] if log else [])]
+        context = self._context(sources, device, lambda news: [hear(news) for hear in heard])
         executor = executors.make(name, context)
         if options.detach and not executor.detaches:
             raise BenchError(
@@ -168,6 +186,8 @@ class Sweep:
             return board, self._watch(executor, board, view, todo)
         finally:
             executor.close()
+            if log:
+                log.close()
 
     def _watch(self, executor: Executor, board: Board, view: View, todo: list[Task]) -> str:
         with Stopper(executor.stop) as stopper:
@@ -271,7 +291,14 @@ class Sweep:
         """How the scale wants its inversions run (bench.tasks.engines); `_build` has checked it."""
         return self.spec.settings.get("images", {}).get("engine", Sources().engine)
 
-    def _context(self, sources: Sources, device: str, board: Board | None = None) -> Context:
+    def _log(self) -> TensorBoard | None:
+        """What --tensorboard asks for. Raises BenchError where it cannot be."""
+        folder = self.options.tensorboard
+        return None if folder is None else TensorBoard(folder, self.store.record)
+
+    def _context(
+        self, sources: Sources, device: str, notify: Callable[[Update], object] | None = None
+    ) -> Context:
         return Context(
             store=self.store,
             sources=replace(sources, engine=self._engine()),
@@ -279,7 +306,7 @@ class Sweep:
             jobs=self.options.jobs,
             resources=self.spec.resources,
             kinds=self.suite.kinds,
-            notify=board.update if board else None,
+            notify=notify,
         )
 
     def _forget_failed(self, states: dict[str, State]) -> dict[str, State]:

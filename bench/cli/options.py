@@ -101,12 +101,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--retry-failed", action="store_true", help="try tasks again that failed in an earlier run")
     add("--allow-cpu", action="store_true", help="run the paper's scale without a GPU")
     add("--quiet", action="store_true", help="print problems only")
+    add("--watch", action="store_true", help="with --status: show it again and again until all is settled")
+    add(
+        "--tensorboard",
+        type=place,
+        metavar="DIR",
+        help="log inversions and trainings for TensorBoard below DIR",
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="show what would be done, and how long it takes")
     mode.add_argument("--status", action="store_true", help="show how a sweep stands, from any terminal")
     mode.add_argument("--detach", action="store_true", help="SLURM: submit and end")
     mode.add_argument("--cancel", action="store_true", help="cancel what runs of this grid")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.watch and not options.status:
+        raise BenchError("--watch belongs to --status: give both")
+    looking = next(
+        (name for name in ("dry_run", "status", "detach", "cancel") if getattr(options, name)), None
+    )
+    if options.tensorboard is not None and looking:
+        raise BenchError(
+            f"--tensorboard logs a sweep that runs here; it does not go with --{looking.replace('_', '-')}"
+        )
+    return options
 
 
 def _executor(text: str) -> str:

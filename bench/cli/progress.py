@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
+from bench.cli.pace import pace
+from bench.cli.watch import STATES, finished, grid
 from bench.engine.executors.protocol import (
     BLOCKED,
     DONE,
@@ -21,6 +24,7 @@ from bench.engine.executors.protocol import (
 )
 from bench.engine.plan import Plan
 from bench.engine.states import Estimates, State, shared
+from bench.engine.store import Record
 from bench.engine.task import Task
 from bench.text import duration, plural
 
@@ -60,10 +64,16 @@ class Running:
 
 
 class Board:
-    """Keeps count of a sweep's tasks from the executor's updates; a view shows it."""
+    """Keeps count of a sweep's tasks from the executor's updates; a view shows it. record: a finished task's."""
 
     def __init__(
-        self, plan: Plan, states: Mapping[str, State], estimates: Estimates, workers: int, view: View
+        self,
+        plan: Plan,
+        states: Mapping[str, State],
+        estimates: Estimates,
+        workers: int,
+        view: View,
+        record: Callable[[Task], Record | None] = lambda task: None,
     ) -> None:
         self.plan, self.estimates, self.workers, self._view = plan, estimates, workers, view
         self.status = {
@@ -72,6 +82,11 @@ class Board:
         self._held: set[str] = set()  # tasks that another process runs; looked at again and again, told once
         self.running: dict[str, Running] = {}
         self.details: dict[str, str] = {name: state.detail for name, state in states.items() if state.detail}
+        self._record = record
+        self.spans: dict[str, list[tuple[float, float]]] = defaultdict(
+            list
+        )  # kind -> when its tasks ran here
+        self.last: dict[str, str] = {}  # kind -> its last finished task and what it found
         self.made = 0  # tasks that this sweep has brought to an end
         self._left: tuple[float, float | None] = (float("-inf"), None)  # when the estimate was made, and it
 
@@ -87,6 +102,10 @@ class Board:
             began = self.running.pop(name).began
             if news.status == DONE and name not in self._held:  # else: somebody else's seconds
                 self.estimates.learn(news.task.kind, news.task.settings, now - began)
+                self.spans[news.task.kind].append((began, now))
+                record = self._record(news.task)
+                if record is not None:
+                    self.last[news.task.kind] = finished(record)
         if news.status in SETTLED and before not in SETTLED:
             self.made += 1
         self.status[name] = WAITING if news.status in (HELD, STOPPED) else news.status
@@ -112,10 +131,17 @@ class Board:
             self._left = (time.monotonic(), self._estimate_left())
         return self._left[1]
 
-    def _estimate_left(self) -> float | None:
-        each = [self._seconds_left_of(task) for task in self.left()]
+    def _estimate_left(self, kind: str | None = None) -> float | None:
+        each = [self._seconds_left_of(task) for task in self.left() if kind in (None, task.kind)]
         known = [seconds for seconds in each if seconds is not None]
         return shared(known, self.workers) if len(known) == len(each) else None
+
+    def left_of(self, kind: str) -> str:
+        """Time to the end of a kind's tasks, were all workers at them, in words."""
+        if all(task.kind != kind for task in self.left()):
+            return "-"
+        seconds = self._estimate_left(kind)
+        return "?" if seconds is None else duration(seconds)
 
     def _seconds_left_of(self, task: Task) -> float | None:
         expected, running = self.estimates.seconds(task), self.running.get(task.name)
@@ -209,7 +235,7 @@ class LiveView:
         self._live.stop()
 
     def _render(self):
-        from rich.table import Table
+        from rich.console import Group
         from rich.text import Text
 
         if self._board is None:
@@ -217,22 +243,17 @@ class LiveView:
         board = self._board
         left = board.seconds_left()
         title = f"{board.settled} of {plural(len(board.status), 'task')} settled"
-        title += f", {duration(left)} left" if left is not None else ", time left not known yet"
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        table.add_column("kind")
-        for column in (DONE, RUNNING, FAILED, BLOCKED, "to do"):
-            table.add_column(column, justify="right")
-        table.add_column("now running")
-        running = list(board.running.values())
+        table = grid(
+            title + (f", {duration(left)} left" if left is not None else ", time left not known yet")
+        )
+        now = time.monotonic()
         for kind in board.plan.kinds:
             status = [board.status[task.name] for task in board.plan.tasks if task.kind == kind]
-            shown = [each.news for each in running if each.news.task.kind == kind][:SHOWN_RUNNING]
-            table.add_row(
-                kind,
-                *(str(status.count(name)) for name in (DONE, RUNNING, FAILED, BLOCKED, WAITING)),
-                Text("\n".join(f"{_label(news.task)} {_share(news)}" for news in shown)),
-            )
-        return table
+            counted = (str(status.count(name)) for name in STATES)
+            table.add_row(kind, *counted, pace(board.spans[kind], now), board.left_of(kind))
+        running = [each.news for each in board.running.values()][:SHOWN_RUNNING]
+        lines = [f"{_label(news.task)} {_share(news)}".rstrip() for news in running]
+        return Group(table, *(Text(line) for line in (*lines, *board.last.values())))
 
 
 def _label(task: Task) -> str:

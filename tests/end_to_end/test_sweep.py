@@ -59,6 +59,13 @@ def test_a_sweep_ends_with_its_table_and_does_nothing_twice(command, toy):
     assert toy.done() == done and toy.table.read_bytes() == table
 
 
+def test_watching_a_settled_sweep_shows_it_once_and_ends(command):
+    command("--quiet")
+    code, out, error = command("--status", "--watch")
+    assert (code, error) == (0, "") and out.count("14 of 14 tasks settled") == 1
+    assert "time left" in out and "last leaf m" in out
+
+
 def test_estimates_come_from_records(command):
     assert "unknown length" in command("--dry-run")[1]
     command("--only", "m0")

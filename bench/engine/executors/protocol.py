@@ -43,7 +43,7 @@ class Context:
     jobs: int | None = None  # workers of the local pool; None: one per GPU, else one
     resources: Mapping[str, Resources] = field(default_factory=dict)  # by task kind, from the grid's scale
     kinds: Mapping[str, Any] | None = None  # None: bench.tasks.KINDS
-    notify: Callable[[Update], None] | None = None  # told of every change; None: nobody listens
+    notify: Callable[[Update], object] | None = None  # told of every change; None: nobody listens
 
     def tell(self, update: Update) -> None:
         if self.notify is not None:

@@ -109,6 +109,28 @@ def test_the_live_table_shows_labels_as_they_are(board):
     assert "failed images [bold]1: error: [red]x" in shown
 
 
+def test_the_live_table_has_the_pace_and_what_the_last_task_found(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    clock = [0.0]
+    monkeypatch.setattr("bench.cli.progress.time.monotonic", lambda: clock[0])
+    states = {task.name: State(WAITING) for task in TASKS}
+    estimates = Estimates(PLAN, states, Store(tmp_path), Expect(), False)
+    stream = Terminal()
+    view = make_view(quiet=False, stream=stream)
+    record = {"status": "done", "label": "images [bold]0", "metrics": {"loss": 0.125, "patches": 64}}
+    live = Board(PLAN, states, estimates, 1, view, lambda task: record)
+    view.open(live)
+    live.update(Update(TASKS[0], RUNNING))
+    clock[0] = 30.0
+    live.update(Update(TASKS[0], DONE))
+    view.close()
+    shown = stream.getvalue()
+    assert "2/min" in shown and "last images [bold]0: loss 0.125" in shown and "1 min" in shown
+
+
 def test_wording():
     assert [duration(seconds) for seconds in (0.4, 59, 200, 720, 7500, 90000, 400000)] == [
         "0 s", "59 s", "3 min 20 s", "12 min", "2 h 5 min", "25 h", "4 days 15 h"
