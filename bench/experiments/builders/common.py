@@ -101,6 +101,8 @@ class TaskBuilder:
     method_schema: ClassVar[type[Method]] = Method
     _teachers: dict[tuple[str, str], Task] = field(default_factory=dict)
     _outlines: dict[str, TokenModel] = field(default_factory=dict)
+    _datasets: dict[str, datasets.Dataset] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)  # of training pictures
     _splits: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     _inversions: dict[str, dict[str, Any]] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
@@ -253,16 +255,23 @@ class TaskBuilder:
             raise self.grid.error((*self.here, "axes", "model"), message)
 
     def _need_pictures(self, dataset: str, count: int, *place: str) -> None:
-        held = self._open(dataset).count("train")
+        if dataset not in self._counts:
+            self._counts[dataset] = self._open(dataset).count("train")
+        held = self._counts[dataset]
         if count > held:
             message = f"{count} real images are asked for, and the train split of {dataset} holds {held}"
             raise self.grid.error((*self.here, "settings", *place), message, [f"1 to {held}"])
 
     def _open(self, dataset: str) -> datasets.Dataset:
-        try:
-            return datasets.open_dataset(dataset, self._dataset_settings(dataset), self.sources)
-        except RefusedSetting as error:
-            raise self.grid.error((*self.here, "settings", "datasets", dataset), str(error)) from None
+        """The data set, opened once: its folders may hold a million pictures, and a grid has many cells."""
+        if dataset not in self._datasets:
+            try:
+                self._datasets[dataset] = datasets.open_dataset(
+                    dataset, self._dataset_settings(dataset), self.sources
+                )
+            except RefusedSetting as error:
+                raise self.grid.error((*self.here, "settings", "datasets", dataset), str(error)) from None
+        return self._datasets[dataset]
 
     def _dataset_settings(self, dataset: str) -> dict[str, Any]:
         return one_spelling(self.settings.datasets.get(dataset, {}))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml_text
 
-from bench import experiments
+from bench import datasets, experiments
 from bench.engine.plan import make_plan
 from bench.engine.task import Sources
 from bench.errors import BenchError
@@ -279,3 +279,22 @@ def test_seeds_of_teachers_never_meet(table3, axis, values, said):
 
     with pytest.raises(BenchError, match=said):
         table3(change)
+
+
+def test_a_data_set_is_opened_and_counted_once_however_many_cells_there_are(table3, monkeypatch):
+    """Its folders may hold a million pictures: to list them for every cell took minutes."""
+    opened, counted = [], []
+    plain = datasets.open_dataset
+
+    def opening(name, *given):
+        opened.append(name)
+        found = plain(name, *given)
+        count = found.count
+        monkeypatch.setattr(found, "count", lambda split: counted.append(split) or count(split))
+        return found
+
+    monkeypatch.setattr(datasets, "open_dataset", opening)
+    cells = table3(lambda grid: grid["scales"]["digits"]["axes"].update(seed=list(range(20))))
+    assert len(cells) > 100
+    assert counted == ["train"]
+    assert len(opened) <= 4  # by the builder, and for the fingerprint of each of three splits
