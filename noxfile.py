@@ -76,7 +76,7 @@ def reproduce_four_bits(session: nox.Session) -> None:
 
 @nox.session
 def figures(session: nox.Session) -> None:
-    """All figures, and the report. `--scale`, `--store`, `--results` after `--` go to all, the rest to bench.sweep."""
+    """All figures, report, gallery. `--scale`, `--store`, `--results` after `--` go to all, the rest to bench.sweep."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name, default in (("scale", "digits"), ("store", "runs"), ("results", "results")):
         parser.add_argument(f"--{name}", default=default)
@@ -85,6 +85,8 @@ def figures(session: nox.Session) -> None:
     python(session, "bench.sweep", "--grid", "experiments/figures.yaml", *folders, *others)
     python(session, "bench.publish.figures", *folders)
     python(session, "bench.publish.report", f"{shared.results}/{shared.scale}")
+    if shared.results == "results":  # the project's own
+        python(session, "bench.publish.gallery")
 
 
 @nox.session

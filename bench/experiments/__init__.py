@@ -49,6 +49,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         claims=f"{__name__}.quantization.claims:CLAIMS",
         quotes="cost",
         summaries=f"{__name__}.quantization.summary:summaries",
+        figures=_at("quantization", "looks:FIGURE", "selected:MAPS", "selected:AGREEMENT"),
     ),
     "four_bits": Experiment(*_at("four_bits", "plan:build", "table:text")),
     "gallery": Experiment(
@@ -79,7 +80,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         *_at("cost", "plan:build", "table:text", "table:pages"), figures=_at("cost", "figure:FIGURE")
     ),
     "inefficiency": Experiment(*_at("cost", "plan:build", "inefficiency:text")),  # Table 1: cost's tasks
-    "deploy": Experiment(*_at("deploy", "plan:build", "table:text"), figures=_at("deploy", "figure:FIGURE")),
+    "deploy": Experiment(
+        *_at("deploy", "plan:build", "table:text"),
+        figures=_at("deploy", "figure:FIGURE", "figure:QUALITY_FIGURE"),
+    ),
     "smoke": Experiment(*_at("smoke", "plan:build", "table:text")),
 }
 

@@ -20,8 +20,16 @@ from bench.publish.figures.__main__ import main as draw
 from bench.publish.report.__main__ import main as report
 
 pytestmark = pytest.mark.slow
-PICTURES = {"inversion.gif", "trajectory.png", "importance.png", "classes.png", "patch_sizes.png"}
+PICTURES = {
+    "inversion.gif",
+    "trajectory.png",
+    "importance.png",
+    "classes.png",
+    "patch_sizes.png",
+    "looks.png",
+}
 PLOTS = {f"{name}.{kind}" for name in ("loss", "sparsity", "seconds") for kind in ("png", "svg")}
+SELECTED = {f"{name}.{kind}" for name in ("kept", "agreement") for kind in ("png", "svg")}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,10 @@ def files(results: Path) -> set[str]:
 
 def test_every_figure_with_records_is_drawn_and_the_rest_is_named(drawn):
     results = drawn[1]
-    assert files(results) >= PICTURES | PLOTS
+    assert files(results) >= PICTURES | PLOTS | SELECTED
+    assert {f"{name}.csv" for name in ("loss", "sparsity", "seconds", "kept", "agreement", "looks")} <= files(
+        results
+    )
     index = json.loads((results / "digits" / "figures" / "figures.json").read_text())
     entries = {entry["name"]: entry for entry in index["figures"]}
     records = {path.stem for path in (results / "digits" / "records").glob("*-*.json")}

@@ -14,6 +14,7 @@ import matplotlib
 from bench.engine import include
 from bench.errors import BenchError
 from bench.experiments import EXPERIMENTS, part
+from bench.publish.figures import data
 from bench.publish.figures.files import remove, save
 from bench.publish.figures.kinds import Figure
 from bench.publish.figures.material import Material, NotMade
@@ -27,13 +28,15 @@ def all_figures() -> tuple[Figure, ...]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a figure: its files and caption, or why it was not made. material: what was used for it."""
+    """What became of a figure: its files and caption, or why it was not made. material: what was used for it.
+    data: the CSV beside it, if it has one."""
 
     figure: Figure
     material: Material
     files: tuple[str, ...] = ()
     caption: str = ""
     missing: str = ""
+    data: str = ""
 
 
 def feeding(grid: str) -> tuple[Figure, ...]:
@@ -54,6 +57,7 @@ def draw(figure: Figure, material: Material, folder: Path) -> Outcome:
         with matplotlib.rc_context(SETTINGS):
             drawn = figure.draw(material)
             files = save(drawn, folder, figure.name)
+            table = data.write(drawn, folder, figure.name)
     except NotMade as reason:
         remove(folder, figure.name)
         return Outcome(figure, material, missing=str(reason))
@@ -63,4 +67,4 @@ def draw(figure: Figure, material: Material, folder: Path) -> Outcome:
             raise
         remove(folder, figure.name)
         return Outcome(figure, material, missing=line)
-    return Outcome(figure, material, tuple(files), drawn.caption)
+    return Outcome(figure, material, tuple(files), drawn.caption, data=table)

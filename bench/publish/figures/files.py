@@ -39,7 +39,7 @@ def save(drawn: Still | Animation, folder: Path, name: str) -> list[str]:
 
 def remove(folder: Path, name: str) -> None:
     """Take an earlier drawing away: a figure that cannot be made any more is not shown."""
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, ".csv"):
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 

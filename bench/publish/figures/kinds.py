@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
@@ -13,11 +14,13 @@ from bench.publish.figures.material import Material
 
 @dataclass(frozen=True)
 class Still:
-    """A drawn figure. caption: what is seen, one or two sentences; vector: as SVG too (line plots)."""
+    """A drawn figure. caption: what is seen, one or two sentences; vector: as SVG too (line plots).
+    data: rows of the CSV beside it (column -> value); of line plots that give none, what is drawn (data.py)."""
 
     canvas: Canvas
     caption: str
     vector: bool = False
+    data: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def describe(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.figure.name,
         "title": outcome.figure.title,
         "files": list(outcome.files),
+        **({"data": outcome.data} if outcome.data else {}),
         "caption": outcome.caption,
         "missing": outcome.missing,
         "sources": [] if outcome.missing else sources,
@@ -84,7 +85,8 @@ def _section(entry: dict[str, Any]) -> str:
         f"{source['grid']} ({plural(len(source['records']), 'record')}, {plain(source['hardware'])}, {source['date']})"
         for source in entry["sources"]
     )
+    table = f" Its data: [CSV]({entry['data']})." if entry.get("data") else ""
     return (
         f"## {entry['title']}\n\n![{entry['title']}]({entry['files'][0]})\n\n{entry['caption'].strip()}\n\n"
-        f"Drawn from {drawn_from}.\n"
+        f"Drawn from {drawn_from}.{table}\n"
     )

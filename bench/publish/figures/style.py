@@ -92,6 +92,14 @@ def look(method: str, others: Iterable[str] = ()) -> dict[str, str]:
     return {"color": colour, "marker": marker, "linestyle": line}
 
 
+def spare(place: int) -> dict[str, str]:
+    """Colour and marker of the place-th of several series that are no methods: neighbours differ in both."""
+    colour, marker = SPARE[
+        5 * place % len(SPARE)
+    ]  # 5 and 28 have no common divisor: all looks before any again
+    return {"color": colour, "marker": marker}
+
+
 def canvas(height: float, title: str, scale_line: str, dpi: int = DPI) -> Canvas:
     """An empty figure with a title that names the scale. Not of pyplot: nothing global, nothing to close."""
     figure = Canvas(figsize=(WIDTH, height), dpi=dpi, layout="constrained")

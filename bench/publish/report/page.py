@@ -130,7 +130,7 @@ def _figure(picture: Picture) -> dict[str, Any]:
         for s in entry["sources"]
     )
     source = f"data:{picture.type};base64,{base64.b64encode(picture.content).decode()}"
-    return {**entry, "source": source, "origin": origin}
+    return {"data": "", **entry, "source": source, "origin": origin}
 
 
 def _settings(sheet: Sheet) -> str:
