@@ -29,6 +29,7 @@ from smi.images import SyntheticImages, concatenate
 from smi.inversion import invert
 from smi.objectives import TERMS, Objective
 from smi.quantization import QUANTIZERS, QuantizedViT, Quantizer, load_quantized, quantize, quantizer
+from smi.rebirth import Rebirth
 from smi.recipes import RECIPES, Recipe, recipe
 from smi.stopping import SCORES, Stopping
 from smi.transfer import Transfer, distil, transfer
@@ -55,6 +56,7 @@ __all__ = [
     "Objective",
     "QuantizedViT",
     "Quantizer",
+    "Rebirth",
     "Recipe",
     "SmiError",
     "Stopping",

@@ -23,7 +23,7 @@ from torch import nn
 from smi.checks import is_whole
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.flops_by_running import Macs, count_by_running, products
-from smi.stopping import Stopping
+from smi.rebirth import Rebirth, Schedule
 from smi.vit import adapt
 
 PAPER_BATCH = 128  # images that the paper's figures for ViTs count
@@ -96,7 +96,7 @@ def step_gmacs(
 
 
 def run_average_gflops(
-    model: nn.Module, stopping: Stopping | None, iterations: int, batch: int = PAPER_BATCH
+    model: nn.Module, stopping: Schedule | None, iterations: int, batch: int = PAPER_BATCH
 ) -> float:
     """The paper's FLOPs in G, averaged over the iterations of a run; the paper prints those of its last stage.
 
@@ -107,13 +107,25 @@ def run_average_gflops(
     if stopping is None:
         return paper_gflops(model, batch=batch)
     patches = model.patch_embed.num_patches if isinstance(model, VisionTransformer) else 0
-    starts = [0, *(min(stop, iterations) for stop in stopping.at)]
+    if isinstance(stopping, Rebirth):
+        stopping = stopping.resolved(iterations)
+    starts = [0, *(min(stop, iterations) for stop in stopping.at or ())]
     kept_counts = [None, *stopping.kept_counts(patches)]
     total = 0.0
     for start, end, kept in zip(starts, [*starts[1:], iterations], kept_counts, strict=True):
         if end > start:
             total += (end - start) * paper_gflops(model, kept, batch)
     return total / iterations
+
+
+def gflops_per_image(model: nn.Module, stopping: Schedule | None, iterations: int) -> float:
+    """The paper's FLOPs in G of a whole inversion, for each image that it finishes.
+
+    A Rebirth finishes `parts` images a trajectory, so that its share of dense inversion, counted in tokens of patches,
+    is (parts + 1) / (2 parts^2): .375, .156, .082 for 2, 4, 7.
+    """
+    images = stopping.parts if isinstance(stopping, Rebirth) else 1
+    return run_average_gflops(model, stopping, iterations, 1) * iterations / images
 
 
 def _has_closed_form(model: nn.Module) -> bool:

@@ -29,6 +29,8 @@ class SyntheticImages:
     targets: int64 [B], the class each image was inverted for.
     kept: int64 [B, K], sorted patch indices, or None when dense.
     patch_size: (ph, pw) pixels; (0, 0) for a model without patches.
+    trajectory, part: int64 [B], for images of a Rebirth: which run of the inversion an image is from, and which of its
+        parts; images of one trajectory share target, start and pixels, and no patch. Else None.
     made: how they were made (JSON values): recipe, seed, schedule, history of the loss, seconds, ...
     traces: what the run was asked to keep: "snapshot_pixels" [S, B, C, H, W] and "snapshot_mask" bool
         [S, B, P] at made["snapshots"]; "importance" [stops, B, P], NaN where a patch had stopped before.
@@ -40,6 +42,8 @@ class SyntheticImages:
     patch_size: tuple[int, int] = (0, 0)
     made: Mapping[str, Any] = field(default_factory=dict)
     traces: Mapping[str, Tensor] = field(default_factory=dict)
+    trajectory: Tensor | None = None
+    part: Tensor | None = None
 
     def __post_init__(self) -> None:
         pixels, targets, kept = self.pixels, self.targets, self.kept
@@ -53,6 +57,12 @@ class SyntheticImages:
             raise InvalidImages(
                 f"targets must be int64 [{len(pixels)}], got {targets.dtype} {list(targets.shape)}"
             )
+        for name in ("trajectory", "part"):
+            told = getattr(self, name)
+            if told is not None and (told.dtype != torch.int64 or told.shape != targets.shape):
+                raise InvalidImages(
+                    f"{name} must be int64 [{len(pixels)}], got {told.dtype} {list(told.shape)}"
+                )
         if kept is None:
             return
         if kept.dtype != torch.int64 or kept.ndim != 2 or len(kept) != len(pixels) or kept.shape[1] < 1:
@@ -127,14 +137,19 @@ class SyntheticImages:
     def select(self, indices: Tensor | slice) -> SyntheticImages:
         """The images at `indices`, without traces."""
         kept = None if self.kept is None else self.kept[indices]
-        return SyntheticImages(self.pixels[indices], self.targets[indices], kept, self.patch_size, self.made)
+        return SyntheticImages(
+            *(self.pixels[indices], self.targets[indices], kept, self.patch_size, self.made),
+            trajectory=None if self.trajectory is None else self.trajectory[indices],
+            part=None if self.part is None else self.part[indices],
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, lossless, whole or not at all."""
         tensors = {"pixels": self.pixels, "targets": self.targets}
         tensors |= {f"trace.{name}": tensor for name, tensor in self.traces.items()}
-        if self.kept is not None:
-            tensors["kept"] = self.kept
+        for name in ("kept", "trajectory", "part"):
+            if getattr(self, name) is not None:
+                tensors[name] = getattr(self, name)
         save_tensors(
             path, tensors, {"format": 1, "patch_size": list(self.patch_size), "made": dict(self.made)}
         )
@@ -154,6 +169,8 @@ class SyntheticImages:
                 tuple(description["patch_size"]),
                 description["made"],
                 traces,
+                tensors.get("trajectory"),
+                tensors.get("part"),
             )
         except (KeyError, TypeError) as cause:
             raise InvalidImages(f"{path}: holds no synthetic images ({cause})") from cause
@@ -162,11 +179,12 @@ class SyntheticImages:
 
     def to(self, device: str | torch.device) -> SyntheticImages:
         """The same images on a device."""
-        kept = None if self.kept is None else self.kept.to(device)
         traces = {name: tensor.to(device) for name, tensor in self.traces.items()}
-        return replace(
-            self, pixels=self.pixels.to(device), targets=self.targets.to(device), kept=kept, traces=traces
+        kept, trajectory, part = (
+            None if one is None else one.to(device) for one in (self.kept, self.trajectory, self.part)
         )
+        moved = replace(self, pixels=self.pixels.to(device), targets=self.targets.to(device), kept=kept)
+        return replace(moved, traces=traces, trajectory=trajectory, part=part)
 
     def as_dataset(self, masked: bool = False) -> TensorDataset:
         """Pairs (pixels [C, H, W] in [0, 1], target) for a DataLoader of torch; masked: stopped patches black."""
@@ -207,12 +225,21 @@ def concatenate(sets: Iterable[SyntheticImages]) -> SyntheticImages:
                 f"set {index} is of {_cut(other)}, the first of {_cut(sets[0])}: they cannot be one set"
             )
     first = sets[0]
+    trajectories, parts, start = [], [], 0
+    for other in sets:
+        if other.trajectory is not None and other.part is not None and len(other):
+            trajectories.append(other.trajectory + start)
+            parts.append(other.part)
+            start = int(trajectories[-1].max()) + 1
+    named = sum(map(len, parts)) == sum(map(len, sets)) > 0
     return SyntheticImages(
         torch.cat([other.pixels for other in sets]),
         torch.cat([other.targets for other in sets]),
         None if first.kept is None else torch.cat([other.kept for other in sets if other.kept is not None]),
         first.patch_size,
         {"parts": [dict(other.made) for other in sets]},
+        trajectory=torch.cat(trajectories) if named else None,
+        part=torch.cat(parts) if named else None,
     )
 
 

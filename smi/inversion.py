@@ -37,11 +37,12 @@ from smi.inversion_checks import (
 from smi.loop import Loop
 from smi.objectives import TERMS
 from smi.progress import Progress, shown
+from smi.rebirth import Rebirth, Schedule
 from smi.recipes import Recipe
 from smi.recipes import recipe as find_recipe
 from smi.shortcuts import refuse_other_dtypes
 from smi.state import Finished, InversionConfig, State
-from smi.stopping import Stopping, find_score
+from smi.stopping import find_score
 from smi.vit import frozen, normalisation
 from smi.weights import copied, outside_inference_mode
 
@@ -54,7 +55,7 @@ def invert(
     model: nn.Module,
     count: int = 32,
     recipe: str | Recipe = "deepinversion",
-    stopping: Stopping | None = None,
+    stopping: Schedule | None = None,
     seed: int = 0,
     *,
     targets: Sequence[int] | Tensor | None = None,
@@ -79,7 +80,8 @@ def invert(
         calibration: the error of the logits after it, with dense images, was 4.8% on CIFAR-10 (W8/A8; at best 4.8%,
         after one iteration 8.6%) and 8.4% on digits (W4/A8; 7.3%, 9.2%), in a nineteenth and an eighth of the longest
         run's time (1.3 s and 0.9 s on a CPU): results/*/ablation_iterations.md. A student wants the longer runs.
-    stopping: None is dense; a Stopping makes it sparse: a stopped patch's pixels never change again (section 3.2).
+    stopping: None is dense; a Stopping makes it sparse: a stopped patch's pixels never change again (section 3.2). A
+        Rebirth gives several sparse images a trajectory; batch_size and targets are of trajectories then.
     seed: equal seeds give equal bits on one machine; on a GPU, whose sums have no fixed order, images that differ by
         what rounding grows to. targets: int [count], drawn uniformly if None.
     device: where to run (the model's own by default). execution: how the model is run there (micro-batches,
@@ -104,14 +106,17 @@ def invert(
     if not isinstance(execution, Execution):
         raise InvalidSetting(f"execution is {execution!r}; allowed: None, or a smi.Execution")
     chosen = _with_length(recipe, iterations)
+    if isinstance(stopping, Rebirth):
+        stopping = stopping.resolved(chosen.iterations)
     config = InversionConfig(chosen, stopping, tuple(sorted({*map(plain, snapshots)})))
     count, batch_size = plain(count), plain(batch_size)
     refuse_other_dtypes(model)
     check_sizes(count, batch_size)
-    batch_size = min(count, BATCH) if batch_size is None else batch_size
+    runs = stopping.trajectories(count) if isinstance(stopping, Rebirth) else count
+    batch_size = min(runs, BATCH) if batch_size is None else batch_size
     check_config(config, adapted, execution)
     seed = whole_seed(seed)
-    targets = check_targets(targets, count, adapted.classes)
+    targets = check_targets(targets, runs, adapted.classes)
     device = next(model.parameters()).device if device is None else resolved(device)
     execution.check(device)
     settings = _settings(config, execution) | {
@@ -141,7 +146,7 @@ def invert(
         student = _on_device(outside_inference_mode(chosen.student), device)
         config = replace(config, recipe=find_recipe(chosen, student=student))
     loop = published.loop_of(adapted, config, execution.passes(adapted, chosen.objective.needs))
-    sizes = [min(batch_size, count - start) for start in range(0, count, batch_size)]
+    sizes = [min(batch_size, runs - start) for start in range(0, runs, batch_size)]
     current = torch.cuda.device(device) if execution.cuda_graphs else nullcontext()
     what = f"invert {count} image{'s' if count > 1 else ''}"
     with (
@@ -154,7 +159,8 @@ def invert(
     ):
         finished = _run_batches(loop, saver, seed, sizes, targets, device, tell, stop)
         made = settings | {"iterations": chosen.iterations, "device": device.type} | _merge_figures(finished)
-        return loop.finish(_assemble(loop, finished, made))
+        images = loop.finish(_assemble(loop, finished, made))
+        return reborn(images, finished, stopping, count) if isinstance(stopping, Rebirth) else images
 
 
 def _with_length(recipe: str | Recipe, iterations: int | str | None) -> Recipe:
@@ -172,7 +178,7 @@ def _settings(config: InversionConfig, execution: Execution) -> dict[str, Any]:
     score = None if stopping is None else stopping.score
     settings = {
         "recipe": config.recipe.to_json(),
-        "stopping": None if stopping is None else {"at": list(stopping.at), "drop": list(stopping.fractions)},
+        "stopping": None if stopping is None else stopping.to_json(),
         "score": score if score is None or isinstance(score, str) else _name(score),
         "micro_batch": execution.micro_batch,
         "precision": execution.precision,
@@ -260,6 +266,23 @@ def _merge_figures(batches: Sequence[Finished]) -> dict[str, Any]:
     }
 
 
+def reborn(
+    images: SyntheticImages, batches: Sequence[Finished], stopping: Rebirth, count: int
+) -> SyntheticImages:
+    """`count` images, those of a trajectory one after the other, from trajectories that have run to the end: a patch
+    that has left never changed again, so all of them are parts of the same pixels."""
+    every = torch.arange(len(images), device="cpu").repeat_interleave(stopping.parts)[:count]
+    kept = [torch.stack(batch.traces.left, 1) for batch in batches if batch.traces.left]
+    traces = {name: tensor.index_select(1, every) for name, tensor in images.traces.items()}
+    return replace(
+        images.select(every),
+        kept=torch.cat(kept).flatten(0, 1)[:count] if kept else None,
+        traces=traces,
+        trajectory=every,
+        part=torch.arange(stopping.parts, device="cpu").repeat(len(images))[:count],
+    )
+
+
 def _assemble(loop: Loop, batches: Sequence[Finished], made: dict[str, Any]) -> SyntheticImages:
     mean, std = (t.cpu() for t in normalisation(loop.model.model))
     pixels = torch.cat([batch.image for batch in batches])
@@ -273,7 +296,7 @@ def _assemble(loop: Loop, batches: Sequence[Finished], made: dict[str, Any]) -> 
 
     if shots:
         traces["snapshot_pixels"] = (of_all("snapshots") * std + mean).clamp(0, 1)
-    if sparse:
+    if any(batch.traces.importance for batch in batches):
         traces["importance"] = torch.cat([torch.stack(batch.traces.importance) for batch in batches], 1)
     if sparse and shots:
         traces["snapshot_mask"] = of_all("masks")

@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smi import published
 from smi.adapters import Adapted
 from smi.checks import is_whole
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.execution import Execution
 from smi.objectives import BATCH_MEANS, PIXEL_TERMS
+from smi.rebirth import Rebirth, Schedule
 from smi.state import InversionConfig
-from smi.stopping import Stopping, cls_attention, find_score, least_attention
+from smi.stopping import cls_attention, find_score, least_attention
 
 
 def check_head(model: nn.Module) -> None:
@@ -44,6 +46,8 @@ def check_config(config: InversionConfig, adapted: Adapted, execution: Execution
         )
     if stopping is not None:
         adapted.need_kept_patches()
+        if isinstance(stopping, Rebirth):
+            _check_rebirth(stopping, config)
         if find_score(stopping.score) in (cls_attention, least_attention):
             adapted.need_class_token()
             if not adapted.reads_class_token:
@@ -63,7 +67,19 @@ def check_config(config: InversionConfig, adapted: Adapted, execution: Execution
         )
 
 
-def check_name(stopping: Stopping | None) -> None:
+def _check_rebirth(stopping: Rebirth, config: InversionConfig) -> None:
+    if config.recipe.student is not None:
+        raise InvalidSetting(
+            f"recipe {config.recipe.name} has a student, which looks at whole images, and a Rebirth finishes parts of "
+            "them; allowed: smi.Stopping, or no stopping"
+        )
+    if deviations := published.deviations_of(config.recipe):
+        raise InvalidSetting(
+            f"a Rebirth follows no published code of SMI's; deviations are {', '.join(deviations)}, allowed: none"
+        )
+
+
+def check_name(stopping: Schedule | None) -> None:
     """A checkpoint knows a score of one's own by its name, so that it resumes with that one alone."""
     score = None if stopping is None else stopping.score
     if callable(score) and "<lambda>" in getattr(score, "__qualname__", "<lambda>"):

@@ -25,8 +25,9 @@ from smi.execution import Passes
 from smi.geometry import Jitter
 from smi.images import SyntheticImages
 from smi.objectives import Objective, Step
+from smi.rebirth import Rebirth
 from smi.state import InversionConfig, State
-from smi.stopping import find_score, most_important
+from smi.stopping import find_score
 from smi.vit import normalisation
 
 REPORT_SECONDS = 0.5  # between two progress reports; each one waits for the device
@@ -69,7 +70,7 @@ class Loop:
         save raise for Ctrl-C goes on after saving too.
         """
         recipe, stopping, patches = self.config.recipe, self.config.stopping, self.model.num_patches
-        counts = dict(zip(stopping.at, stopping.kept_counts(patches), strict=True)) if stopping else {}
+        counts = dict(zip(stopping.at or (), stopping.kept_counts(patches), strict=True)) if stopping else {}
         clock = Clock(state, patches)
         reported, at_work = time.monotonic(), False
 
@@ -219,8 +220,13 @@ class Loop:
     @torch.no_grad()
     def prune(self, state: State, count: int) -> None:
         """Rank the patches still in, and go on with `count` of each image."""
+        stopping = self.config.stopping
+        assert stopping is not None
         kept, importance = state.kept_or_all(self.model.num_patches), self.importance(state)
-        remaining, positions = most_important(kept, importance, count)
+        remaining, positions = stopping.stay(kept, importance, count)
+        if isinstance(stopping, Rebirth):
+            last = len(state.traces.left) == stopping.parts - 2
+            state.traces.left += [part.cpu() for part in stopping.leave(kept, importance, count, last)]
         ranked = torch.full(
             (len(kept), self.model.num_patches), float("nan"), dtype=torch.float32, device="cpu"
         )

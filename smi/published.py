@@ -114,6 +114,7 @@ class PublishedLoop(Loop):
     def finish(self, images: SyntheticImages) -> SyntheticImages:
         """The images as the published code stores them."""
         if self._does("final_mask_anew") and self.config.stopping is not None:
+            assert isinstance(self.config.stopping, Stopping)  # a Rebirth takes no deviations
             images = replace(images, kept=final_mask(images, self.model, self.config.stopping))
         if self._does("eight_bit"):
             images = replace(images, pixels=(images.pixels * 255).floor() / 255)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from smi.adapters import Adapted
 from smi.geometry import PatchGrid, kept_mask, pixel_index, take_patches
+from smi.rebirth import Schedule
 from smi.recipes import Recipe
-from smi.stopping import Stopping
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, one number for each pixel
 
@@ -26,12 +26,12 @@ class InversionConfig:
     """What all batches of one inversion share. snapshots: iterations whose images are kept (0 is the noise)."""
 
     recipe: Recipe
-    stopping: Stopping | None = None
+    stopping: Schedule | None = None  # a Rebirth is resolved
     snapshots: tuple[int, ...] = ()
 
     def prunes_at(self, iteration: int) -> bool:
         """Do patches stop before this iteration?"""
-        return self.stopping is not None and iteration in self.stopping.at
+        return self.stopping is not None and iteration in (self.stopping.at or ())
 
 
 @dataclass
@@ -39,12 +39,14 @@ class Traces:
     """What a batch leaves on its way, on the CPU.
 
     importance: [B, P] for each stop, NaN where a patch had stopped before. snapshots: [B, C, H, W], normalised, and
-    masks: bool [B, P], true where a patch is still in, both by iteration.
+    masks: bool [B, P], true where a patch is still in, both by iteration. left: int64 [B, P // parts] for each part of
+    a Rebirth, the patches of its image.
     """
 
     importance: list[Tensor] = field(default_factory=list)
     snapshots: dict[int, Tensor] = field(default_factory=dict)
     masks: dict[int, Tensor] = field(default_factory=dict)
+    left: list[Tensor] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors from which `from_state_dict` makes equal traces."""
@@ -52,6 +54,7 @@ class Traces:
             "importance": dict(enumerate(self.importance)),
             "snapshot": self.snapshots,
             "mask": self.masks,
+            "left": dict(enumerate(self.left)),
         }
         return {f"{kind}.{t}": tensor for kind, found in kinds.items() for t, tensor in found.items()}
 
@@ -64,7 +67,8 @@ class Traces:
             found = {int(n.removeprefix(prefix)): t for n, t in saved.items() if n.startswith(prefix)}
             return dict(sorted(found.items()))
 
-        return cls(list(numbered("importance").values()), numbered("snapshot"), numbered("mask"))
+        importance, left = (list(numbered(kind).values()) for kind in ("importance", "left"))
+        return cls(importance, numbered("snapshot"), numbered("mask"), left)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,18 @@ class Stopping:
                 f"stopping.at is {list(self.at)}: the last stop must come before the end ({iterations} iterations)"
             )
 
+    def shown(self, patches: int) -> int:
+        """Patches of each image at the end."""
+        return self.kept_counts(patches)[-1]
+
+    def stay(self, kept: Tensor, importance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The patches that go on: `most_important`."""
+        return most_important(kept, importance, count)
+
+    def to_json(self) -> dict[str, Any]:
+        """The schedule as JSON values, without its score."""
+        return {"at": list(self.at), "drop": list(self.fractions)}
+
     def count_at(self, iteration: int, patches: int) -> int:
         """Patches still in during an iteration (the first is 0)."""
         passed = sum(iteration >= stop for stop in self.at)
@@ -131,18 +144,23 @@ def find_score(score: str | Score) -> Score:
     return SCORES[score]
 
 
-def most_important(kept: Tensor, importance: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Cut kept sets to their `count` most important patches.
-
-    kept int64 [B, K] sorted, importance [B, K] -> (kept [B, count] sorted, their positions in the old rows).
-    Ties go to the lower patch index, so the choice does not depend on the sorting algorithm.
-    """
+def check_shapes(kept: Tensor, importance: Tensor) -> None:
+    """Refuse what a score returned where patches cannot be ranked by it."""
     if importance.shape != kept.shape:
         raise InvalidSetting(
             f"the score returned shape {list(importance.shape)}, expected {list(kept.shape)}"
         )
     if not torch.isfinite(importance).all():
         raise NonFiniteLoss("the score of a stop is NaN or infinite: patches cannot be ranked")
+
+
+def most_important(kept: Tensor, importance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Cut kept sets to their `count` most important patches.
+
+    kept int64 [B, K] sorted, importance [B, K] -> (kept [B, count] sorted, their positions in the old rows).
+    Ties go to the lower patch index, so the choice does not depend on the sorting algorithm.
+    """
+    check_shapes(kept, importance)
     order = torch.sort(importance, dim=1, descending=True, stable=True).indices
     positions = order[:, :count].sort(dim=1).values
     return kept.gather(1, positions), positions

@@ -22,6 +22,7 @@ import smi
 from bench import models
 from bench.engine.task import Job
 from bench.tasks.measurement.process import measured
+from smi.rebirth import Schedule, schedule_of
 
 POLL_SECONDS = 0.5
 
@@ -30,9 +31,10 @@ def run(job: Job) -> dict[str, Any]:
     """Metrics, all of the last stage unless said otherwise: engines {name: {median, least, most (seconds of an
     iteration), repetitions, iterations_per_second, images_per_second, memory (of smi and reference)}}; parts (seconds
     of an iteration, see measurement/measure.py); matmul_gmacs_per_second (of a plain product on the same device, in
-    the same process); stages, and average_iterations_per_second of a whole run (eager only: other engines would be
-    built anew for each stage); FLOPs in both conventions; threads; load (the machine's load average over the last
-    minute, this measurement included)."""
+    the same process); stages, average_iterations_per_second and finished_images_per_second of a whole run (eager
+    only: other engines would be built anew for each stage; `batch` trajectories of a Rebirth finish `parts` images
+    each); FLOPs in both conventions; threads; load (the machine's load average over the last minute, this measurement
+    included)."""
     settings = job.task.settings
     stages = _stages(settings)
     kept = stages[-1]["patches"] if settings["stopping"] else None
@@ -67,17 +69,28 @@ def run(job: Job) -> dict[str, Any]:
         "engines": figures,
         **{name: timed[name] for name in ("parts", "matmul_gmacs_per_second", "threads", "load")},
         "stages": stages,
-        **(_over_a_run(stages, [*timed["stages"], figures["smi"]["median"]]) if mode == "eager" else {}),
+        **(
+            _over_a_run(settings, stages, [*timed["stages"], figures["smi"]["median"]])
+            if mode == "eager"
+            else {}
+        ),
         **_flops(settings, kept, total),
     }
 
 
-def _over_a_run(stages: list[dict[str, Any]], seconds: Sequence[float]) -> dict[str, float]:
+def _over_a_run(
+    settings: Mapping[str, Any], stages: list[dict[str, Any]], seconds: Sequence[float]
+) -> dict[str, float]:
     """Books each stage's seconds from those of one of its iterations, and gives the average of the whole run."""
     for stage, of_one in zip(stages, seconds, strict=True):
         stage["seconds"] = of_one * stage["iterations"]
     iterations = sum(stage["iterations"] for stage in stages)
-    return {"average_iterations_per_second": iterations / sum(stage["seconds"] for stage in stages)}
+    whole = sum(stage["seconds"] for stage in stages)
+    images = settings["batch"] * (settings["stopping"] or {}).get("rebirth", 1)
+    return {
+        "average_iterations_per_second": iterations / whole,
+        "finished_images_per_second": images / whole,
+    }
 
 
 def _stages(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -96,9 +109,9 @@ def _stages(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _stopping(settings: Mapping[str, Any]) -> smi.Stopping | None:
+def _stopping(settings: Mapping[str, Any]) -> Schedule | None:
     chosen = settings["stopping"]
-    return None if chosen is None else smi.Stopping(tuple(chosen["at"]), tuple(chosen["drop"]))
+    return None if chosen is None else schedule_of(chosen)
 
 
 def _speed(seconds: Sequence[float], batch: int) -> dict[str, float]:

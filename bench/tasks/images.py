@@ -2,9 +2,9 @@
 
 inputs: teacher. settings:
     source: "inversion", "real", "noise", "files" or "module:function"; count; seed.
-    inversion: recipe (smi.Recipe as JSON), stopping ({"at", "drop"} or None), score (None when dense), precision,
-        batch_size; and where they are asked for: targets, the class of each image, and snapshots, the iterations
-        whose pictures are kept beside the images, and deviations, names of smi.published.OF_INVERSION.
+    inversion: recipe (smi.Recipe as JSON), stopping (smi.Stopping or smi.Rebirth as JSON, or None), score (None when
+        dense), precision, batch_size; and where they are asked for: targets, the class of each image, and snapshots,
+        the iterations whose pictures are kept beside the images, and deviations, names of smi.published.OF_INVERSION.
     real: data (bench.datasets.fingerprint of the training split).
     files: files, the hash of the pictures (given.fingerprint). module:function: options, further arguments of it.
     code: hashes of the included code that the images depend on, if there is any.
@@ -24,6 +24,7 @@ from bench.datasets import open_split
 from bench.engine.task import Job
 from bench.errors import BenchError
 from bench.tasks import engines, given
+from smi.rebirth import schedule_of
 from smi.vit import adapt, normalisation
 
 FILE = "images.safetensors"
@@ -60,7 +61,7 @@ def _invert(model: nn.Module, job: Job) -> smi.SyntheticImages:
         model,
         settings["count"],
         recipe,
-        None if stops is None else smi.Stopping(tuple(stops["at"]), tuple(stops["drop"]), settings["score"]),
+        None if stops is None else schedule_of(stops, settings["score"]),
         settings["seed"],
         batch_size=settings["batch_size"],
         device=job.device,

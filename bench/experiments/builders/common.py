@@ -23,6 +23,7 @@ from bench.grid.spelling import one_spelling
 from bench.models import training
 from bench.tasks import KINDS
 from smi.errors import InvalidSetting, SmiError
+from smi.rebirth import Schedule as AnySchedule
 from smi.vit import TokenModel, adapt
 
 Count = Annotated[int, Field(ge=1)]
@@ -32,13 +33,20 @@ OwnSource = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]  # mod
 
 
 class Schedule(Strict):
-    """When which fraction of the patches stops (smi.Stopping)."""
+    """When which fraction of the patches stops (smi.Stopping: at, drop), or in how many parts they leave (smi.Rebirth:
+    rebirth, and at where not at equal distances)."""
 
-    at: Annotated[list[int], Field(min_length=1)]
-    drop: Number | list[Number]
+    at: Annotated[list[int], Field(min_length=1)] | None = None
+    drop: Number | list[Number] | None = None
+    rebirth: Count | None = None
 
-    def stopping(self) -> smi.Stopping:
-        return smi.Stopping(tuple(self.at), tuple(self.drop) if isinstance(self.drop, list) else self.drop)
+    def stopping(self) -> AnySchedule:
+        at = None if self.at is None else tuple(self.at)
+        if self.rebirth is not None and self.drop is None:
+            return smi.Rebirth(self.rebirth, at)
+        if self.rebirth is not None or at is None or self.drop is None:
+            raise InvalidSetting("a schedule is at and drop, or rebirth with or without at")
+        return smi.Stopping(at, tuple(self.drop) if isinstance(self.drop, list) else self.drop)
 
 
 class Images(Strict):
@@ -357,17 +365,19 @@ class TaskBuilder:
             return {"recipe": recipe.to_json(), "stopping": None, "score": None}
         stopping = self.schedule(method.stopping)
         try:
+            if isinstance(stopping, smi.Rebirth):
+                stopping = stopping.resolved(recipe.iterations)
             stopping.check(recipe.iterations)
         except SmiError as error:
             place = (*self.here, "settings", "schedules", method.stopping)
             raise self.grid.error(place, f"{error} (method {name})") from None
         return {
             "recipe": recipe.to_json(),
-            "stopping": {"at": list(stopping.at), "drop": list(stopping.drop)},
+            "stopping": stopping.to_json(),
             "score": method.score,
         }
 
-    def schedule(self, name: str) -> smi.Stopping:
+    def schedule(self, name: str) -> AnySchedule:
         """The stopping schedule of that name at this scale."""
         try:
             return self.settings.schedules[name].stopping()
@@ -377,7 +387,7 @@ class TaskBuilder:
     def _random_patches(self, model: str, name: str, method: Method) -> int | None:
         if method.random_patches is None:
             return None
-        return self.schedule(method.random_patches).kept_counts(self.outline(model).num_patches)[-1]
+        return self.schedule(method.random_patches).shown(self.outline(model).num_patches)
 
     def _warn(self, line: str) -> None:
         if line not in self._warned:

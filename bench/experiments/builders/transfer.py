@@ -100,7 +100,7 @@ class TransferTaskBuilder(TaskBuilder):
         if sets is None:
             return {}
         schedule = None if wanted.shown is None else self._shown(method, wanted.shown)
-        patches = None if schedule is None else schedule.kept_counts(self.outline(model).num_patches)[-1]
+        patches = None if schedule is None else schedule.shown(self.outline(model).num_patches)
         settings = {
             "student": self._student(model, dataset),
             "seed": seeds.of_cell(self, model, seed),

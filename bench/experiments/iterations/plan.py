@@ -7,6 +7,7 @@ quantizers; without it, the paper's.
 
 from __future__ import annotations
 
+import smi
 from bench.engine.plan import CellTasks
 from bench.engine.task import Sources, Task
 from bench.experiments.builders.common import TaskBuilder
@@ -34,6 +35,9 @@ class Lengths(TaskBuilder):
         settings = {**settings, "recipe": {**recipe, "iterations": self.length}}
         if stopping is None:
             return settings
+        if "rebirth" in stopping:
+            resolved = smi.Rebirth(stopping["rebirth"]).resolved(self.length)
+            return {**settings, "stopping": resolved.to_json()}
         reached = [
             pair for pair in zip(stopping["at"], stopping["drop"], strict=True) if pair[0] < self.length
         ]

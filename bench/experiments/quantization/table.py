@@ -13,6 +13,7 @@ import pandas as pd
 import smi
 from bench import models
 from bench.experiments import paper
+from bench.experiments.builders.common import Schedule
 from bench.experiments.builders.quantization import DEFAULT, QUANTIZER
 from bench.experiments.quantization import apart
 from bench.experiments.quantization.apart import ROW
@@ -36,6 +37,7 @@ from bench.publish.parts import (
     telling,
 )
 from bench.publish.words import plain
+from smi.rebirth import Schedule as AnySchedule
 
 PAPER_TABLE = "table3"
 PAPER_DATASET, PAPER_RESOLUTION = "imagenet", 224  # what the paper's figures are of
@@ -106,13 +108,13 @@ def _cost_row(
 ) -> dict[str, str]:
     overrides = sheet.paper["settings"].get("recipes", {}).get(method["recipe"], {})
     iterations = smi.recipe(method["recipe"], **overrides).iterations
-    stopping = None
-    if schedule is not None:
-        drop = schedule["drop"]
-        stopping = smi.Stopping(tuple(schedule["at"]), tuple(drop) if isinstance(drop, list) else drop)
+    stopping = None if schedule is None else Schedule(**schedule).stopping()
+    if isinstance(stopping, smi.Rebirth):
+        stopping = stopping.resolved(iterations)
     speed, memory = _measured(sheet, name, method, stopping)
     patches = model.patch_embed.num_patches
-    kept = None if stopping is None else stopping.kept_counts(patches)[-1]
+    counts = () if stopping is None else stopping.kept_counts(patches)
+    kept = counts[-1] if counts else None
     gflops = smi.flops.paper_gflops(model, kept)
     dense = smi.flops.paper_gflops(model)
     reported = {
@@ -136,10 +138,10 @@ def _cost_row(
 
 
 def _measured(
-    sheet: Sheet, model: str, method: dict[str, Any], stopping: smi.Stopping | None
+    sheet: Sheet, model: str, method: dict[str, Any], stopping: AnySchedule | None
 ) -> tuple[str, str]:
     """(it/s, memory) of the measurement at the largest batch, a GPU's before a CPU's, or "not run" twice."""
-    schedule = None if stopping is None else {"at": list(stopping.at), "drop": list(stopping.drop)}
+    schedule = None if stopping is None else stopping.to_json()
     fitting = [
         record
         for record in sheet.quoted.values()
