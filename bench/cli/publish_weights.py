@@ -1,4 +1,4 @@
-"""`python -m bench.cli.publish_weights`: take weights trained in a store into the project (bench.models.published)."""
+"""`python -m bench publish_weights`: take weights trained in a store into the project (bench.models.published)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _trained(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m bench.cli.publish_weights", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench publish_weights", description=__doc__)
     parser.add_argument("--store", type=Path, default=Path("runs"), help="where the models were trained")
     parser.add_argument(
         "--to", type=Path, default=published.FOLDER, help="where the files go (default: the project's own)"

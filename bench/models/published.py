@@ -3,7 +3,7 @@
 `<name>.<data set>.safetensors` holds float16 values, which in float32 are the model, and in its metadata the mean and
 deviation of the pictures; `.json` beside it says how it was trained, on what, the loss of every epoch, and how well it
 does on the validation split.
-`python -m bench.cli.publish_weights` makes the files from a store in which the models were trained (`--retrain`).
+`python -m bench publish_weights` makes the files from a store in which the models were trained (`--retrain`).
 """
 
 from __future__ import annotations
