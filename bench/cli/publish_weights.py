@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from bench.cli.arguments import exit_code
+from bench.cli.arguments import Parser, exit_code, place
 from bench.engine.store import Store
 from bench.errors import BenchError
 from bench.models import published
@@ -46,10 +45,10 @@ def _trained(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m bench publish_weights", description=__doc__)
-    parser.add_argument("--store", type=Path, default=Path("runs"), help="where the models were trained")
+    parser = Parser("bench publish_weights", "Take weights trained in a store into the project.")
+    parser.add_argument("--store", type=place, default=Path("runs"), help="where the models were trained")
     parser.add_argument(
-        "--to", type=Path, default=published.FOLDER, help="where the files go (default: the project's own)"
+        "--to", type=place, default=published.FOLDER, help="where the files go (default: the project's own)"
     )
     parser.add_argument(
         "weights", nargs="+", metavar="NAME=TASK", help="e.g. cifar_vit@0.cifar10=teacher-0123..."

@@ -193,6 +193,10 @@ class TaskBuilder:
         own, named = models.split_seed(model)
         seed = self.settings.teacher_seed if named is None else named
         tutor = self.settings.tutor
+        for key in ("temperature", "mix"):
+            if key in self.settings.teacher:
+                message = f"{key} is the tutor's: give it under tutor, or leave it out"
+                raise self.grid.error((*self.here, "settings", "teacher", key), message)
         taught = {} if tutor is None else {"temperature": tutor.temperature, "mix": tutor.mix}
         settings = self._training_task(model, dataset, {**self.settings.teacher, **taught}, seed, "teacher")
         of_tutor = None
