@@ -37,7 +37,9 @@ def trained(tmp_path_factory):
             place = folder / "data" / split / str(label)
             place.mkdir(parents=True)
             for index in range(count):
-                Image.new("RGB", (32, 32), (25 * label, 20 * index, 90 + label * index)).save(place / f"{index}.png")
+                Image.new("RGB", (32, 32), (25 * label, 20 * index, 90 + label * index)).save(
+                    place / f"{index}.png"
+                )
     assert sweep(folder, "store") == 0
     return folder
 
