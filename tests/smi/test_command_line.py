@@ -126,6 +126,27 @@ def test_bad_input_is_one_line(saved, checkpoint, tmp_path, capsys, monkeypatch)
     assert not out.exists()
 
 
+def test_force_writes_over_a_file_and_a_range_can_be_reduced(saved, tmp_path, capsys):
+    out, reduced = tmp_path / "vit.onnx", tmp_path / "reduced.onnx"
+    assert main(["export", str(saved), "--out", str(out)]) == 0
+    refused(capsys, ["export", saved, "--out", out], "is there already")
+    assert main(["export", str(saved), "--out", str(out), "--force"]) == 0
+    assert main(["export", str(saved), "--out", str(reduced), "--reduce-range"]) == 0
+    assert reduced.exists()
+
+
+def test_a_file_that_holds_other_things_than_tensors_is_no_state_dict(tmp_path, capsys):
+    torch.save({"epoch": 3, "name": "vit"}, tmp_path / "numbers.pt")
+    arguments = ["quantize", TINY, "--checkpoint", tmp_path / "numbers.pt", "--out", tmp_path / "v.onnx"]
+    refused(capsys, arguments, "holds no state_dict")
+
+
+def test_without_the_extra_quantize_says_so_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    arguments = ["quantize", TINY, "--random-weights", "--out", tmp_path / "v.onnx"]
+    refused(capsys, arguments, r"pip install .*\[onnx\]")
+
+
 def test_a_checkpoint_of_objects_is_not_unpickled(tmp_path, capsys):
     torch.save({"model": timm.create_model(TINY)}, tmp_path / "objects.pt")
     arguments = ["quantize", TINY, "--checkpoint", tmp_path / "objects.pt", "--out", tmp_path / "v.onnx"]

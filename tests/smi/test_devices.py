@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import smi
+from smi.device import float32_arithmetic
 from smi.state import InversionConfig, State
 from smi.vit import adapt
 
@@ -60,6 +61,51 @@ def test_images_made_on_a_device_calibrate_and_teach_there(tiny_vit, tmp_path, d
     resumed = smi.transfer(model, tiny_vit(seed=2), images, **settings, checkpoint=path)
     for one, other in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
         assert_close(one, other, **NEAR)
+
+
+def tf32():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("newer", [True, False], ids=["torch of now", "torch before 2.9"])
+@pytest.mark.parametrize("before", [(False, True), (True, True), (False, False)])  # the first is torch's own
+def test_float32_is_set_for_products_and_convolutions_alike_and_given_back(monkeypatch, newer, before):
+    """The flags alone; tests/smi/test_cuda.py measures on a GPU what they do."""
+    if not newer:
+        monkeypatch.delattr(type(torch.backends.cudnn), "conv", raising=False)
+        monkeypatch.setattr(smi.device, "hasattr", lambda *_: False, raising=False)
+    elif not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("this torch has the older flags alone")
+    own = tf32()
+    try:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        with float32_arithmetic("cuda"):
+            assert tf32() == (False, False)
+            with float32_arithmetic("cuda:0", "tf32"):
+                assert tf32() == (True, True)
+            with pytest.raises(KeyError), float32_arithmetic("cuda", "bf16"):
+                assert tf32() == (False, False)
+                raise KeyError
+            assert tf32() == (False, False)
+        assert tf32() == before
+        with float32_arithmetic("cpu"):
+            assert tf32() == before
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = own
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch 2.9's flags")
+def test_the_newer_flags_come_back_as_they_were():
+    convolutions = torch.backends.cudnn.conv
+    own = convolutions.fp32_precision
+    try:
+        convolutions.fp32_precision = "ieee"  # which the older flag does not know of
+        with float32_arithmetic("cuda", "tf32"):
+            assert convolutions.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert convolutions.fp32_precision == "ieee"
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+        convolutions.fp32_precision = own
 
 
 def test_all_of_a_saved_optimiser_goes_to_the_device(tiny_vit):

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import smi
 from smi.device import outside_callers_modes
-from smi.execution import Passes, Replayed
+from smi.execution import Passes, Replayed, _refusal
 from smi.geometry import Jitter
 from smi.loop import Loop
 from smi.state import InversionConfig, State
@@ -173,6 +173,18 @@ def test_a_missing_compiler_is_one_clear_line(tiny_vit, monkeypatch, tmp_path):
     with no_compiler, one_line as caught:
         smi.invert(tiny_vit(depth=1, embed_dim=24), 1, SHORT, execution=smi.Execution(compile=True))
     assert "ompiler" in str(caught.value)
+
+
+def test_the_compilers_own_reason_is_the_one_that_is_given():
+    class InductorError(RuntimeError):
+        inner_exception = OSError("\n  no compiler here\nfurther lines")
+
+    InductorError.__module__ = "torch._inductor.exc"
+    assert str(_refusal(InductorError("Internal error, see the traceback"))) == (
+        "compile=True does not work here: no compiler here"
+    )
+    plain = RuntimeError("out of luck")
+    assert _refusal(plain) is plain
 
 
 class TwoWays(nn.Module):

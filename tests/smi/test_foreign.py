@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -121,9 +122,27 @@ def test_the_image_processor_gives_normalisation_and_the_config_the_labels(tmp_p
         assert_close(std.flatten(), torch.tensor([0.1, 0.15, 0.2]))
 
 
-def test_a_model_whose_normalisation_nobody_knows_is_taken_with_a_warning():
+def test_a_model_whose_normalisation_nobody_knows_is_taken_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="no image processor says how pictures are normalised"):
         smi.to_timm(made(CLASSIFIERS["ViT"]))
+    made(CLASSIFIERS["ViT"]).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"no image processor says .*mean \[0\.485, "):
+        smi.to_timm(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = smi.to_timm(tmp_path).pretrained_cfg
+    assert config["crop_mode"] == "center"
+
+
+def test_a_config_that_leaves_the_layer_norms_epsilon_out_means_its_librarys(tmp_path):
+    original = made(CLASSIFIERS["ViT"])
+    original.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["layer_norm_eps"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    assert smi.to_timm(tmp_path).norm.eps == original.config.layer_norm_eps == 1e-12
 
 
 class Derived(transformers.ViTForImageClassification):

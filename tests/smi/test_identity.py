@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize, prune
 
 import smi
 from smi.checkpoint import fingerprint
+from smi.identity import same_answers
 
 SHORT = smi.recipe("deepinversion", iterations=4, learning_rate=0.1)
 
@@ -142,6 +143,14 @@ def other_of_that_name(model, image, kept, generator):
 
 
 other_of_that_name.__qualname__ = named_score(1).__qualname__
+
+
+def test_answers_are_alike_up_to_rounding_of_the_largest():
+    """A small answer beside a large one may differ by the large one's rounding, but not by more."""
+    assert same_answers([1000.0, 1e-5], [1000.0, 2e-5])
+    assert same_answers([1.0, 2.0], [1.0 + 1e-7, 2.0])
+    assert not same_answers([1.0, 2.0], [1.2, 2.0])
+    assert same_answers(None, None) and not same_answers(None, [1.0])
 
 
 def test_a_score_is_its_code_and_not_its_name(tiny_vit, tmp_path):

@@ -29,6 +29,12 @@ def test_psaq_rolls_rows_and_columns_alike_by_15_then_30_pixels():
         assert 0.4 < sum(draw.flip for draw in draws) / len(draws) < 0.6
 
 
+def test_fewer_rounds_take_the_first_rounds_jitter_unless_another_is_given():
+    alike = smi.recipe("psaq", jitter=(0.1, 0.1))
+    assert smi.recipe(alike, rounds=1).jitter == (0.1,)
+    assert smi.recipe(alike, rounds=2, jitter=(0.2, 0.3)).jitter == (0.2, 0.3)
+
+
 def test_psaqs_objective():
     terms = {term.name: (term.weight, dict(term.params)) for term in smi.recipe("psaq").objective.terms}
     assert terms["patch_similarity_entropy"] == (1.0, {})

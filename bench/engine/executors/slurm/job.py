@@ -40,6 +40,11 @@ SETTLED_EXIT, STORE_EXIT, STOPPED_EXIT, BROKEN_EXIT = 0, 74, 75, 76
 EARLY = 75.0  # seconds by which SLURM may send its signal before it is due
 
 
+def device_of(submission: Submission) -> str:
+    """The device of a job's tasks: its GPU where it has one, unless the sweep was told to use the CPU."""
+    return "cuda" if submission.gpus and submission.device != "cpu" else "cpu"
+
+
 @dataclass(frozen=True)
 class Order:
     """What the task's process is told, through its standard input."""
@@ -159,7 +164,7 @@ class SlurmTask:
             store=self.store,
             tasks=names,
             sources=submission.unpacked_sources(),
-            device="cuda" if submission.gpus and submission.device != "cpu" else "cpu",
+            device=device_of(submission),
             notes=notes(submission),
             parent=os.getpid(),
             kinds=self.kinds,

@@ -194,7 +194,7 @@ def test_an_executor_from_outside_the_tree(monkeypatch, context):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("absent:Executor", "cannot be imported"),
+        ("absent:Executor", "^--executor 'absent:Executor': cannot be imported"),
         ("someone:Absent", "cannot be imported"),
         ("someone:number", "lacks cancel, close, detaches, poll, stop, submit"),
         (":x", "module:Class"),

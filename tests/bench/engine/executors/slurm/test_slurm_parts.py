@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 import toy_suite
@@ -259,6 +260,24 @@ def test_the_queue_is_asked_for_once_however_many_jobs_there_are(tmp_path, monke
     found = client.queue([str(number) for number in range(5000)], mine=True)
     assert found == {"7": Entry("RUNNING", "", "smi-1")}
     assert (tmp_path / "calls").read_text() == "x\n"
+
+
+def test_a_comment_may_hold_the_sign_that_parts_the_queues_columns(tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text(
+        "#!/bin/sh\necho '7|PENDING|Priority|a site|its own'\necho ' 8|RUNNING|None|'\n"
+    )
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    found = client.queue(["7", "8"], mine=False)
+    assert found == {"7": Entry("PENDING", "Priority", "a site|its own"), "8": Entry("RUNNING")}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "runs_on"),
+    [(1, "cuda", "cuda"), (0, "cuda", "cpu"), (1, "cpu", "cpu"), (0, "cpu", "cpu")],
+)
+def test_a_job_runs_on_the_gpu_that_it_has_unless_told_otherwise(gpus, device, runs_on):
+    assert job.device_of(replace(SUBMISSION, gpus=gpus, device=device)) == runs_on
 
 
 def test_short_tasks_share_jobs_and_each_has_its_place(ledger, sbatch):
