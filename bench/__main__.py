@@ -15,6 +15,7 @@ COMMANDS = {  # name -> (module with `main`, what it does)
     "report": ("bench.publish.report.__main__", "make one HTML page of a results folder"),
     "gallery": ("bench.publish.gallery", "make the documents' page of inverted images"),
     "publish_weights": ("bench.cli.publish_weights", "take weights trained in a store into the project"),
+    "compare": ("bench.cli.compare", "do two results folders agree? Cell by cell, within spread or not"),
     "store": ("bench.cli.store", "look after a store: migrate, gc, verify, du"),
     "self_benchmark": ("bench.cli.self_benchmark", "how bench itself scales, against its goals"),
 }

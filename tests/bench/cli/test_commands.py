@@ -39,7 +39,12 @@ def test_every_command_answers_help(name, capsys):
 
 @pytest.mark.parametrize("name", [*COMMANDS, "nothing"])
 def test_a_bad_option_is_one_line_and_exit_code_2(name, capsys):
-    needed = {"sweep": ["--grid", "nowhere.yaml"], "store": ["du"], "publish_weights": ["a=b"]}
+    needed = {
+        "sweep": ["--grid", "nowhere.yaml"],
+        "store": ["du"],
+        "publish_weights": ["a=b"],
+        "compare": ["a", "b"],
+    }
     assert main([name, *needed.get(name, []), "--nonsense"]) == 2
     said = capsys.readouterr()
     assert said.out == ""

@@ -1,0 +1,203 @@
+"""Two results folders held against each other, cell by cell: do they agree within the spread of their seeds?
+
+Cells that differ by the seed alone are one line for each figure. Seeds that both folders have are paired, which takes
+out what a seed does in both; where fewer than two are shared, Welch's t test compares the means. p values are adjusted
+by Holm's rule over all lines, as on the page of claims, so that a page of a hundred lines does not find five
+differences where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.engine.store import Record
+from bench.errors import BenchError
+from bench.publish import told_apart
+from bench.publish.manifest import Sheet, sheets
+
+LEVEL = 0.05
+FIGURES = (
+    "top1",
+    "agreement",
+    "logit_error",
+    "validation_top1",
+)  # what machines should agree on; seconds they do not
+WITHIN, OUTSIDE, UNTOLD = "within spread", "outside", "cannot be told"
+SEED = "seed"
+Group = tuple[tuple[str, Any], ...]  # a cell without its seed
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of the cells that differ by the seed alone.
+
+    first, other: the figures by seed. told_apart: seeds whose two models are told apart on the pictures that both
+    were shown, of those where that is known. p: two-sided, None where one seed on a side says nothing of spread;
+    adjusted: by Holm's rule.
+    """
+
+    scale: str
+    grid: str
+    cell: Group
+    figure: str
+    first: Mapping[Any, float]
+    other: Mapping[Any, float]
+    told_apart: tuple[int, int] = (0, 0)
+    p: float | None = None
+    adjusted: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """WITHIN, OUTSIDE or UNTOLD."""
+        if self.adjusted is not None:
+            return OUTSIDE if self.adjusted < LEVEL else WITHIN
+        # one seed on a side: the same figure agrees, another may be chance
+        return WITHIN if list(self.first.values()) == list(self.other.values()) else UNTOLD
+
+    @property
+    def shared(self) -> list[Any]:
+        """Seeds of both folders."""
+        return [seed for seed in self.first if seed in self.other]
+
+    @property
+    def difference(self) -> float:
+        """Other less first: of the seeds that both have where there are two, else of the means."""
+        if len(self.shared) > 1:
+            return statistics.fmean(self.other[seed] - self.first[seed] for seed in self.shared)
+        return statistics.fmean(self.other.values()) - statistics.fmean(self.first.values())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """lines: of all grids and scales that both have; only_first, only_other: `scale/grid` of the rest; missing: cells
+    that have a finished figure on one side alone."""
+
+    lines: Sequence[Line]
+    only_first: Sequence[str]
+    only_other: Sequence[str]
+    missing: int
+    pairs: Sequence[tuple[Sheet, Sheet]]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no line lies outside."""
+        return not any(line.verdict == OUTSIDE for line in self.lines)
+
+
+def compare(first: Path, other: Path, grid: str | None = None) -> Comparison:
+    """Hold the published grids of two folders, or the one named, against each other. BenchError if none is shared."""
+    found = []
+    for folder in (first, other):
+        if not folder.is_dir():
+            raise BenchError(f"{folder} is no folder; give two results folders, e.g. results and NEW")
+        here = {(sheet.scale, sheet.grid): sheet for sheet in sheets(folder) if grid in (None, sheet.grid)}
+        if not here:
+            what = "published records" if grid is None else f"published records of the grid {grid}"
+            raise BenchError(f"{folder} holds no {what} (SCALE/records/)")
+        found.append(here)
+    ours, theirs = found
+    both = [key for key in ours if key in theirs]
+    if not both:
+        raise BenchError(f"nothing to compare: {first} has {_named(ours)}, {other} has {_named(theirs)}")
+    pairs = [(ours[key], theirs[key]) for key in both]
+    lines, missing = [], 0
+    for one, two in pairs:
+        found_lines, lacking = _lines(one, two)
+        lines += found_lines
+        missing += lacking
+    return Comparison(
+        lines=_adjusted(lines),
+        only_first=[_name(key) for key in ours if key not in theirs],
+        only_other=[_name(key) for key in theirs if key not in ours],
+        missing=missing,
+        pairs=pairs,
+    )
+
+
+def _name(key: tuple[str, str]) -> str:
+    return "/".join(key)
+
+
+def _named(found: Mapping[tuple[str, str], Sheet]) -> str:
+    return ", ".join(map(_name, found))
+
+
+def _lines(one: Sheet, two: Sheet) -> tuple[list[Line], int]:
+    """The lines of a grid, and how many cells are finished on one side alone."""
+    first, other = _figures(one), _figures(two)
+    missing = len({key[:3] for key in first} ^ {key[:3] for key in other})
+    grouped: dict[tuple[Group, str], tuple[dict[Any, Any], dict[Any, Any]]] = {}
+    for side, figures in enumerate((first, other)):
+        for (cell, column, seed, name), record in figures.items():
+            grouped.setdefault((cell, f"{column} {name}"), ({}, {}))[side][seed] = record
+    lines = []
+    for (cell, title), (ours, theirs) in grouped.items():
+        if ours and theirs:
+            name = title.rpartition(" ")[2]
+            values = [
+                {seed: float(r["metrics"][name]) for seed, r in side.items()} for side in (ours, theirs)
+            ]
+            apart = _told_apart(ours, theirs) if name == "top1" else (0, 0)
+            lines.append(Line(one.scale, one.grid, cell, title, *values, apart, _p_value(*values)))
+    return lines, missing
+
+
+def _figures(sheet: Sheet) -> dict[tuple[Group, str, Any, str], Record]:
+    """(cell without seed, column, seed, figure) -> the finished record that holds it."""
+    return {
+        (
+            tuple(sorted((k, v) for k, v in entry["cell"].items() if k != SEED)),
+            column,
+            entry["cell"].get(SEED),
+            name,
+        ): record
+        for entry in sheet.cells
+        for column, record in _finished(entry["tasks"], sheet)
+        for name in FIGURES
+        if isinstance(record["metrics"].get(name), int | float)
+    }
+
+
+def _finished(tasks: Mapping[str, str], sheet: Sheet) -> Iterator[tuple[str, Record]]:
+    for column, name in tasks.items():
+        record = sheet.records.get(name)
+        if record is not None and record["status"] == "done":
+            yield column, record
+
+
+def _told_apart(ours: Mapping[Any, Record], theirs: Mapping[Any, Record]) -> tuple[int, int]:
+    found = [told_apart.p_value(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+    known = [p for p in found if p is not None]
+    return sum(p <= told_apart.LEVEL for p in known), len(known)
+
+
+def _p_value(first: Mapping[Any, float], other: Mapping[Any, float]) -> float | None:
+    """Two-sided, that the means are one; None where a side has one seed and they are not the same seeds twice."""
+    from scipy import stats  # takes a second
+
+    shared = [seed for seed in first if seed in other]
+    if len(shared) > 1:
+        differences = [other[seed] - first[seed] for seed in shared]
+        if len(set(differences)) == 1:  # no spread: the same figures, or all moved by one amount
+            return 1.0 if math.isclose(differences[0], 0, abs_tol=1e-9) else 0.0
+        return float(stats.ttest_1samp(differences, 0).pvalue)
+    if min(len(first), len(other)) < 2:
+        return None
+    if len({*first.values(), *other.values()}) == 1:
+        return 1.0
+    return float(stats.ttest_ind([*first.values()], [*other.values()], equal_var=False).pvalue)
+
+
+def _adjusted(lines: Sequence[Line]) -> list[Line]:
+    """With Holm's adjusted p values over all lines that have one."""
+    tested = sorted((line.p, index) for index, line in enumerate(lines) if line.p is not None)
+    adjusted, largest = dict[int, float](), 0.0
+    for rank, (p, index) in enumerate(tested):
+        largest = max(largest, min(1.0, p * (len(tested) - rank)))
+        adjusted[index] = largest
+    return [replace(line, adjusted=adjusted.get(index)) for index, line in enumerate(lines)]
