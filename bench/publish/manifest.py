@@ -59,9 +59,19 @@ class Sheet:
 def publish(
     grid: Grid, scale: str, cells: Sequence[CellTasks], store: Store, results: Path, command: str
 ) -> None:
-    """Write the sheet and the records of a grid; records that no sheet of the scale names any more are removed."""
+    """Write the sheet and the records of a grid; records that no sheet of the scale names any more are removed.
+
+    BenchError, with nothing written, where another grid's table of this scale has the same name.
+    """
     folder = results / scale / "records"
     folder.mkdir(parents=True, exist_ok=True)
+    table = grid.table or grid.name
+    for path in sorted(folder.glob("*.json")):
+        if _is_sheet(path) and path.stem != grid.name and _table_of(path) == table:
+            raise BenchError(
+                f"{results / scale / table}.md is the table of the grid {path.stem}: give {grid.path} another name or "
+                f"`table:`, or other --results; what has been computed is kept"
+            )
     records = {}
     for task in make_plan(cells).tasks:
         record = store.record(task)
@@ -75,7 +85,7 @@ def publish(
         "title": grid.title,
         "experiment": grid.experiment,
         "scale": scale,
-        "table": grid.table or grid.name,
+        "table": table,
         "about": grid.scale(scale).about.model_dump(),
         "command": command,
         "methods": grid.methods,
@@ -142,6 +152,14 @@ def _read(path: Path) -> Sheet:
         raise BenchError(
             f"{path} or a record that it names is damaged ({error}); remove it: the sweep of its grid writes it again"
         ) from None
+
+
+def _table_of(path: Path) -> str | None:
+    """The table that a sheet's file names; None for a damaged one, which its own grid mends."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["table"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_sheet(path: Path) -> bool:

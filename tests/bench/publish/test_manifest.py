@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from bench import experiments
+from bench.engine.store import Store
 from bench.engine.task import Sources
+from bench.errors import BenchError
 from bench.grid import load
 from bench.publish import manifest
 
@@ -20,6 +22,23 @@ SHEETS = [  # of the scale whose data are at hand anywhere
 
 def test_every_digits_page_is_looked_at():
     assert {f"{sheet.grid}.md" for sheet in SHEETS} > {"table3.md", "ablation_iterations.md", "cost.md"}
+
+
+def test_two_grids_of_one_scale_do_not_write_over_each_others_table(tmp_path):
+    results, store = tmp_path / "results", Store(tmp_path / "store")
+    other = tmp_path / "other.yaml"
+    text = (ROOT / "experiments/kd.yaml").read_text(encoding="utf-8")
+    other.write_text(text.replace("name: kd\n", "name: other\n", 1), encoding="utf-8")
+    kd = load(ROOT / "experiments/kd.yaml")
+    manifest.publish(kd, "digits", [], store, results, "first")
+    manifest.publish(kd, "digits", [], store, results, "again")
+    before = {path: path.read_bytes() for path in results.rglob("*.json")}
+    with pytest.raises(
+        BenchError, match=r"table4\.md is the table of the grid kd: give .*other\.yaml another name"
+    ):
+        manifest.publish(load(other), "digits", [], store, results, "second")
+    assert {path: path.read_bytes() for path in results.rglob("*.json")} == before
+    manifest.publish(load(other), "cifar", [], store, results, "another scale")
 
 
 @pytest.mark.parametrize("sheet", SHEETS, ids=lambda sheet: sheet.grid)
