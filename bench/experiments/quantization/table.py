@@ -261,11 +261,15 @@ def _schedules(sheet: Sheet) -> str:
         lengths.append(
             f"{name} {rounds}{recipe.iterations // recipe.rounds} iterations at lr {recipe.learning_rate}"
         )
-    stops = [
-        f"{name} stops at {'/'.join(map(str, schedule['at']))}, each time the fraction {schedule['drop']} of what is in"
-        for name, schedule in sheet.settings.get("schedules", {}).items()
-    ]
+    stops = [f"{name} {_said(schedule)}" for name, schedule in sheet.settings.get("schedules", {}).items()]
     return f"Schedules at this scale: {'; '.join(lengths + stops)}."
+
+
+def _said(schedule: dict[str, Any]) -> str:
+    at = "/".join(map(str, schedule.get("at") or ()))
+    if "rebirth" in schedule:
+        return f"finishes {schedule['rebirth']} images a trajectory, at {at or 'equal distances'}"
+    return f"stops at {at}, each time the fraction {schedule['drop']} of what is in"
 
 
 def _scale_notes(sheet: Sheet, frame: pd.DataFrame) -> list[str]:

@@ -96,10 +96,11 @@ def test_goals_that_nothing_was_measured_for_stand_as_not_run():
     rows = rows_of(goals.goals([], gpu=True))
     wanted = {what: row[-2] for what, row in rows.items() if row[-2] != "-"}
     assert wanted == {
-        "published sparse over our sparse, last stage": ">= 10.00",
-        "published dense over our sparse, last stage": ">= 40.00",
-        "our dense Base over a plain matmul, in GMAC/s": ">= 50%",
-        "PSAQ-ViT as published over ours": ">= 10.00",
+        "published sparse over our sparse, last stage": ">= 1.40 fp32; >= 10.00 bf16",
+        "published dense over our sparse Base, last stage": ">= 6.00 fp32; >= 40.00 bf16",
+        "published dense over our sparse Tiny, last stage": ">= 6.00 fp32; >= 30.00 bf16",
+        "our dense Base over a plain matmul, in GMAC/s": ">= 50% bf16",
+        "PSAQ-ViT as published over ours": ">= 10.00 bf16",
     }
     assert all(row[4] == row[-1] == "not run" for row in rows.values())
 
@@ -118,7 +119,10 @@ def test_goals_of_a_gpu_are_held_against_its_measurements():
     rows = rows_of(goals.goals([of_another_batch, sparse, dense], gpu=True))
     assert rows["published sparse over our sparse, last stage"][4] == "12.00"
     assert rows["published sparse over our sparse, last stage"][-2:] == [">= 10.00", "yes"]
-    assert rows["published dense over our sparse, last stage"][-2:] == [">= 40.00", "no"]
+    assert rows["published dense over our sparse Base, last stage"][-2:] == [">= 40.00", "no"]
+    in_fp32 = {**sparse, "cell": {**sparse["cell"], "precision": "fp32"}}
+    rows = rows_of(goals.goals([in_fp32, dense], gpu=True))
+    assert rows["published dense over our sparse Base, last stage"][-2:] == [">= 6.00", "yes"]
     assert rows["our dense Base over a plain matmul, in GMAC/s"][-1] == "yes"
     assert rows["memory: published sparse over our sparse, last stage"][4] == "2.50"
 
