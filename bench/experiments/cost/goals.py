@@ -19,8 +19,9 @@ GOAL_NOTES = """\
 "Multiplications" is the ratio of the two steps' exact multiply-accumulates: what would be measured if both ran at the
 same rate. Where it lies below a goal, frozen weights and fewer tokens alone do not reach that goal in one precision.
 A GPU's goals are therefore of a precision. The published way runs in fp32, IEEE's here, of which an H100 multiplies
-some 50 TFLOP/s, and 790 in bf16: in fp32 no more can be asked for than the multiplications (7 for sparse Base, less what is
-bound by memory), in bf16 six times as much, since what is bound by memory gains half of its bytes and its launches."""
+some 50 TFLOP/s, and 790 in bf16: in fp32 no more can be asked for than the multiplications (7 for sparse Base, less
+what is bound by memory), in bf16 six times as much, as what is bound by memory gains half of its bytes and its
+launches."""
 
 
 @dataclass(frozen=True)
