@@ -166,7 +166,8 @@ def test_the_papers_scale_is_drawn_by_the_same_commands(tmp_path):
     assert sweep.main([*options, *sources, *folders, "--quiet"]) == 0
     assert draw(["--scale", "paper", *folders]) == 0
     drawn = tmp_path / "results" / "paper" / "figures"
-    assert {path.name for path in drawn.iterdir()} >= PICTURES
+    of_table3 = {"looks.png"}  # which is not run here
+    assert {path.name for path in drawn.iterdir()} >= PICTURES - of_table3
     with Image.open(drawn / "classes.png") as image:
         red, green, blue = image.convert("RGB").split()
         assert red.tobytes() != green.tobytes() != blue.tobytes()
