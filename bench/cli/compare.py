@@ -43,13 +43,9 @@ def text(found: Comparison, everything: bool) -> str:
             parts.append(f"only in {side}: {', '.join(names)}")
     if found.missing:
         parts.append(f"finished on one side alone: {plural(found.missing, 'cell')}")
-    counts = {
-        verdict: sum(line.verdict == verdict for line in found.lines) for verdict in (WITHIN, OUTSIDE, UNTOLD)
-    }
-    parts.append(
-        f"{plural(len(found.lines), 'figure')}: "
-        + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    )
+    verdicts = [line.verdict for line in found.lines]
+    counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in (WITHIN, OUTSIDE, UNTOLD))
+    parts.append(f"{plural(len(verdicts), 'figure')}: {counted}")
     return "\n\n".join(parts)
 
 

@@ -21,15 +21,14 @@ from bench.publish import told_apart
 from bench.publish.manifest import Sheet, sheets
 
 LEVEL = 0.05
-FIGURES = (
-    "top1",
-    "agreement",
-    "logit_error",
-    "validation_top1",
-)  # what machines should agree on; seconds they do not
+# what machines should agree on; seconds they do not
+FIGURES = ("top1", "agreement", "logit_error", "validation_top1")
 WITHIN, OUTSIDE, UNTOLD = "within spread", "outside", "cannot be told"
 SEED = "seed"
 Group = tuple[tuple[str, Any], ...]  # a cell without its seed
+Figures = dict[
+    tuple[Group, str, str], dict[Any, Record]
+]  # (cell, column, figure) -> by seed, the record with it
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Line:
     @property
     def shared(self) -> list[Any]:
         """Seeds of both folders."""
-        return [seed for seed in self.first if seed in self.other]
+        return _shared(self.first, self.other)
 
     @property
     def difference(self) -> float:
@@ -130,37 +129,34 @@ def _named(found: Mapping[tuple[str, str], Sheet]) -> str:
 def _lines(one: Sheet, two: Sheet) -> tuple[list[Line], int]:
     """The lines of a grid, and how many cells are finished on one side alone."""
     first, other = _figures(one), _figures(two)
-    missing = len({key[:3] for key in first} ^ {key[:3] for key in other})
-    grouped: dict[tuple[Group, str], tuple[dict[Any, Any], dict[Any, Any]]] = {}
-    for side, figures in enumerate((first, other)):
-        for (cell, column, seed, name), record in figures.items():
-            grouped.setdefault((cell, f"{column} {name}"), ({}, {}))[side][seed] = record
     lines = []
-    for (cell, title), (ours, theirs) in grouped.items():
-        if ours and theirs:
-            name = title.rpartition(" ")[2]
+    for place, ours in first.items():
+        if theirs := other.get(place):
+            cell, column, name = place
             values = [
                 {seed: float(r["metrics"][name]) for seed, r in side.items()} for side in (ours, theirs)
             ]
             apart = _told_apart(ours, theirs) if name == "top1" else (0, 0)
+            title = f"{column} {name}"
             lines.append(Line(one.scale, one.grid, cell, title, *values, apart, _p_value(*values)))
-    return lines, missing
+    return lines, len(_cells(first) ^ _cells(other))
 
 
-def _figures(sheet: Sheet) -> dict[tuple[Group, str, Any, str], Record]:
-    """(cell without seed, column, seed, figure) -> the finished record that holds it."""
-    return {
-        (
-            tuple(sorted((k, v) for k, v in entry["cell"].items() if k != SEED)),
-            column,
-            entry["cell"].get(SEED),
-            name,
-        ): record
-        for entry in sheet.cells
-        for column, record in _finished(entry["tasks"], sheet)
-        for name in FIGURES
-        if isinstance(record["metrics"].get(name), int | float)
-    }
+def _figures(sheet: Sheet) -> Figures:
+    """The finished records that hold each figure, by seed."""
+    found: Figures = {}
+    for entry in sheet.cells:
+        cell = tuple(sorted((axis, value) for axis, value in entry["cell"].items() if axis != SEED))
+        for column, record in _finished(entry["tasks"], sheet):
+            for name in FIGURES:
+                if isinstance(record["metrics"].get(name), int | float):
+                    found.setdefault((cell, column, name), {})[entry["cell"].get(SEED)] = record
+    return found
+
+
+def _cells(figures: Figures) -> set[tuple[Group, str, Any]]:
+    """(cell, column, seed) of everything that is finished."""
+    return {(cell, column, seed) for (cell, column, _), by_seed in figures.items() for seed in by_seed}
 
 
 def _finished(tasks: Mapping[str, str], sheet: Sheet) -> Iterator[tuple[str, Record]]:
@@ -180,12 +176,13 @@ def _p_value(first: Mapping[Any, float], other: Mapping[Any, float]) -> float | 
     """Two-sided, that the means are one; None where a side has one seed and they are not the same seeds twice."""
     from scipy import stats  # takes a second
 
-    shared = [seed for seed in first if seed in other]
+    from bench.publish.claims.inference import effect
+
+    shared = _shared(first, other)
     if len(shared) > 1:
         differences = [other[seed] - first[seed] for seed in shared]
-        if len(set(differences)) == 1:  # no spread: the same figures, or all moved by one amount
-            return 1.0 if math.isclose(differences[0], 0, abs_tol=1e-9) else 0.0
-        return float(stats.ttest_1samp(differences, 0).pvalue)
+        same = all(math.isclose(one, 0, abs_tol=1e-9) for one in differences)
+        return 1.0 if same else effect({"": differences}).apart()
     if min(len(first), len(other)) < 2:
         return None
     if len({*first.values(), *other.values()}) == 1:
@@ -193,11 +190,14 @@ def _p_value(first: Mapping[Any, float], other: Mapping[Any, float]) -> float | 
     return float(stats.ttest_ind([*first.values()], [*other.values()], equal_var=False).pvalue)
 
 
+def _shared(first: Mapping[Any, float], other: Mapping[Any, float]) -> list[Any]:
+    """Seeds of both folders."""
+    return [seed for seed in first if seed in other]
+
+
 def _adjusted(lines: Sequence[Line]) -> list[Line]:
     """With Holm's adjusted p values over all lines that have one."""
-    tested = sorted((line.p, index) for index, line in enumerate(lines) if line.p is not None)
-    adjusted, largest = dict[int, float](), 0.0
-    for rank, (p, index) in enumerate(tested):
-        largest = max(largest, min(1.0, p * (len(tested) - rank)))
-        adjusted[index] = largest
-    return [replace(line, adjusted=adjusted.get(index)) for index, line in enumerate(lines)]
+    from bench.publish.claims.inference import adjusted
+
+    raised = iter(adjusted([line.p for line in lines if line.p is not None]))
+    return [line if line.p is None else replace(line, adjusted=next(raised)) for line in lines]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -88,14 +88,28 @@ def effect(differences: Mapping[str, Sequence[float]]) -> Effect:
 
 def holm(values: Sequence[float], level: float = LEVEL) -> list[float]:
     """For each p-value the level that Holm's step-down holds it to; 0 from the first on that fails its own."""
-    order = sorted(range(len(values)), key=values.__getitem__)
     levels = [0.0] * len(values)
-    for rank, place in enumerate(order):
-        allowed = level / (len(values) - rank)
+    for place, tests in _step_down(values):
+        allowed = level / tests
         if values[place] > allowed:
             break
         levels[place] = allowed
     return levels
+
+
+def adjusted(values: Sequence[float]) -> list[float]:
+    """Each p-value as Holm's step-down raises it: to be read against one level, whatever their number."""
+    raised, largest = [0.0] * len(values), 0.0
+    for place, tests in _step_down(values):
+        largest = max(largest, min(1.0, values[place] * tests))
+        raised[place] = largest
+    return raised
+
+
+def _step_down(values: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """(place, tests that are left) from the least p-value to the greatest."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    return zip(order, range(len(values), 0, -1), strict=True)
 
 
 def needed(found: Effect, margin: float, level: float) -> int | None:

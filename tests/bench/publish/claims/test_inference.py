@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from bench.publish.claims import inference
 from bench.publish.claims.inference import (
     LEVEL,
     MANY,
@@ -80,6 +81,7 @@ def adjusted(values: list[float]) -> list[float]:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30, unique=True))
 def test_holm_rejects_what_its_adjusted_values_reject(values):
+    assert inference.adjusted(values) == pytest.approx(adjusted(values))
     for value, level, corrected in zip(values, holm(values), adjusted(values), strict=True):
         assert (level > 0) == (corrected <= LEVEL) or math.isclose(corrected, LEVEL)
         assert not level or value <= level <= LEVEL
