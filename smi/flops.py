@@ -23,7 +23,7 @@ from torch import nn
 from smi.checks import is_whole
 from smi.errors import InvalidSetting, UnsupportedModel
 from smi.flops_by_running import Macs, count_by_running, products
-from smi.rebirth import Rebirth, Schedule
+from smi.rebirth import Schedule
 from smi.vit import adapt
 
 PAPER_BATCH = 128  # images that the paper's figures for ViTs count
@@ -107,8 +107,7 @@ def run_average_gflops(
     if stopping is None:
         return paper_gflops(model, batch=batch)
     patches = model.patch_embed.num_patches if isinstance(model, VisionTransformer) else 0
-    if isinstance(stopping, Rebirth):
-        stopping = stopping.resolved(iterations)
+    stopping = stopping.resolved(iterations)
     starts = [0, *(min(stop, iterations) for stop in stopping.at or ())]
     kept_counts = [None, *stopping.kept_counts(patches)]
     total = 0.0
@@ -124,7 +123,7 @@ def gflops_per_image(model: nn.Module, stopping: Schedule | None, iterations: in
     A Rebirth finishes `parts` images a trajectory, so that its share of dense inversion, counted in tokens of patches,
     is (parts + 1) / (2 parts^2): .375, .156, .082 for 2, 4, 7.
     """
-    images = stopping.parts if isinstance(stopping, Rebirth) else 1
+    images = 1 if stopping is None else stopping.parts
     return run_average_gflops(model, stopping, iterations, 1) * iterations / images
 
 

@@ -106,13 +106,12 @@ def invert(
     if not isinstance(execution, Execution):
         raise InvalidSetting(f"execution is {execution!r}; allowed: None, or a smi.Execution")
     chosen = _with_length(recipe, iterations)
-    if isinstance(stopping, Rebirth):
-        stopping = stopping.resolved(chosen.iterations)
+    stopping = None if stopping is None else stopping.resolved(chosen.iterations)
     config = InversionConfig(chosen, stopping, tuple(sorted({*map(plain, snapshots)})))
     count, batch_size = plain(count), plain(batch_size)
     refuse_other_dtypes(model)
     check_sizes(count, batch_size)
-    runs = stopping.trajectories(count) if isinstance(stopping, Rebirth) else count
+    runs = count if stopping is None else -(-count // stopping.parts)  # a Rebirth's trajectories
     batch_size = min(runs, BATCH) if batch_size is None else batch_size
     check_config(config, adapted, execution)
     seed = whole_seed(seed)

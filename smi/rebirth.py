@@ -10,12 +10,11 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from smi.checks import is_whole, plain
 from smi.errors import InvalidSetting
-from smi.stopping import Score, Stopping, check_shapes, find_score
+from smi.stopping import Score, Stopping, find_score, ranked
 
 
 @dataclass(frozen=True)
@@ -56,18 +55,15 @@ class Rebirth:
         object.__setattr__(self, "at", at)
 
     def resolved(self, iterations: int) -> Rebirth:
-        """The same with `at` spelled out for a run of so many iterations; InvalidSetting where it does not fit."""
-        at = self.at
-        if at is None:
-            step = iterations // self.parts
-            if step < 1:
-                raise InvalidSetting(
-                    f"rebirth.parts is {self.parts}, more than the {iterations} iterations; allowed: 1 to {iterations}"
-                )
-            at = tuple(k * step for k in range(1, self.parts))
-        found = replace(self, at=at)
-        found.check(iterations)
-        return found
+        """The same with `at` spelled out for a run of so many iterations; InvalidSetting where these are too few."""
+        if self.at is not None:
+            return self
+        step = iterations // self.parts
+        if step < 1:
+            raise InvalidSetting(
+                f"rebirth.parts is {self.parts}, more than the {iterations} iterations; allowed: 1 to {iterations}"
+            )
+        return replace(self, at=tuple(k * step for k in range(1, self.parts)))
 
     def check(self, iterations: int) -> None:
         """Raise InvalidSetting unless every leaving lies within the run."""
@@ -95,21 +91,17 @@ class Rebirth:
 
     def stay(self, kept: Tensor, importance: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The `count` least important patches and their positions; shapes as of smi.stopping.most_important."""
-        order = _ranked(kept, importance)
+        order = ranked(kept, importance)
         positions = order[:, order.shape[1] - count :].sort(dim=1).values
         return kept.gather(1, positions), positions
 
     def leave(self, kept: Tensor, importance: Tensor, count: int, last: bool) -> list[Tensor]:
         """The sets [B, P // parts], sorted, of the images that are known now: the one that leaves, and at the last
         leaving also the one that ends the run. count: patches that go on."""
-        order = _ranked(kept, importance)
+        order = ranked(kept, importance)
         size = kept.shape[1] - count
         sets = [order[:, :size], order[:, size : 2 * size]] if last else [order[:, :size]]
         return [kept.gather(1, positions).sort(dim=1).values for positions in sets]
-
-    def trajectories(self, count: int) -> int:
-        """Runs that give `count` images."""
-        return -(-count // self.parts)
 
     def to_json(self) -> dict[str, Any]:
         """The schedule as JSON values, without its score."""
@@ -125,9 +117,3 @@ def schedule_of(values: dict[str, Any], score: str | Score = "cls_attention") ->
     if "rebirth" in values:
         return Rebirth(values["rebirth"], None if at is None else tuple(at), score)
     return Stopping(tuple(at), tuple(values["drop"]), score)
-
-
-def _ranked(kept: Tensor, importance: Tensor) -> Tensor:
-    """Positions from the most to the least important, [B, K]; ties go to the lower patch index."""
-    check_shapes(kept, importance)
-    return torch.sort(importance, dim=1, descending=True, stable=True).indices

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class Stopping:
     at: tuple[int, ...] = (50, 100, 200, 300)
     drop: float | tuple[float, ...] = 0.3
     score: str | Score = "cls_attention"
+    parts: ClassVar[int] = 1  # images that one run gives
 
     def __post_init__(self) -> None:
         at, drop = plain(self.at), plain(self.drop)
@@ -93,6 +94,10 @@ class Stopping:
                 f"stopping.at is {list(self.at)}: the last stop must come before the end ({iterations} iterations)"
             )
 
+    def resolved(self, iterations: int) -> Stopping:
+        """Itself: its iterations do not depend on the run's length."""
+        return self
+
     def shown(self, patches: int) -> int:
         """Patches of each image at the end."""
         return self.kept_counts(patches)[-1]
@@ -144,23 +149,25 @@ def find_score(score: str | Score) -> Score:
     return SCORES[score]
 
 
-def check_shapes(kept: Tensor, importance: Tensor) -> None:
-    """Refuse what a score returned where patches cannot be ranked by it."""
+def ranked(kept: Tensor, importance: Tensor) -> Tensor:
+    """Positions in the rows of `kept` from the most to the least important, [B, K].
+
+    Ties go to the lower patch index, so the order does not depend on the sorting algorithm. Refuses what a score
+    returned where patches cannot be ranked by it.
+    """
     if importance.shape != kept.shape:
         raise InvalidSetting(
             f"the score returned shape {list(importance.shape)}, expected {list(kept.shape)}"
         )
     if not torch.isfinite(importance).all():
         raise NonFiniteLoss("the score of a stop is NaN or infinite: patches cannot be ranked")
+    return torch.sort(importance, dim=1, descending=True, stable=True).indices
 
 
 def most_important(kept: Tensor, importance: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Cut kept sets to their `count` most important patches.
 
     kept int64 [B, K] sorted, importance [B, K] -> (kept [B, count] sorted, their positions in the old rows).
-    Ties go to the lower patch index, so the choice does not depend on the sorting algorithm.
     """
-    check_shapes(kept, importance)
-    order = torch.sort(importance, dim=1, descending=True, stable=True).indices
-    positions = order[:, :count].sort(dim=1).values
+    positions = ranked(kept, importance)[:, :count].sort(dim=1).values
     return kept.gather(1, positions), positions

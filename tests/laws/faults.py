@@ -123,7 +123,7 @@ FAULTS = [
     Fault(
         "the least important stay",
         stopping,
-        "most_important",
+        "ranked",
         "descending=True",
         "descending=False",
         "ranking_keeps_the_most_important",
@@ -139,9 +139,9 @@ FAULTS = [
     Fault(
         "ties go to the higher index",
         stopping,
-        "most_important",
-        "order = torch.sort(importance, dim=1, descending=True, stable=True).indices",
-        "order = importance.shape[1] - 1 - torch.sort("
+        "ranked",
+        "return torch.sort(importance, dim=1, descending=True, stable=True).indices",
+        "return importance.shape[1] - 1 - torch.sort("
         "importance.flip(1), dim=1, descending=True, stable=True).indices",
         "ranking_keeps_the_most_important",
     ),

@@ -16,7 +16,7 @@ from laws.adapter import Sized, sized
 from laws.core import Fault, law, same, seeds
 from laws.inverting import stopped_pixels
 from smi import images as of_images
-from smi import inversion, rebirth, state
+from smi import inversion, rebirth, state, stopping
 
 
 @dataclass(frozen=True)
@@ -205,8 +205,8 @@ FAULTS = [
     ),
     Fault(
         "they leave in the order of their indices",
-        rebirth,
-        "_ranked",
+        stopping,
+        "ranked",
         "torch.sort(importance, dim=1, descending=True, stable=True).indices",
         "torch.arange(kept.shape[1]).repeat(len(kept), 1)",
         "the_most_important_leave_first",

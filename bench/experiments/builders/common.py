@@ -367,10 +367,8 @@ class TaskBuilder:
             raise self.grid.error(place if named is None else (*place, named), str(error)) from None
         if method.stopping is None:
             return {"recipe": recipe.to_json(), "stopping": None, "score": None}
-        stopping = self.schedule(method.stopping)
         try:
-            if isinstance(stopping, smi.Rebirth):
-                stopping = stopping.resolved(recipe.iterations)
+            stopping = self.schedule(method.stopping).resolved(recipe.iterations)
             stopping.check(recipe.iterations)
         except SmiError as error:
             place = (*self.here, "settings", "schedules", method.stopping)

@@ -108,9 +108,7 @@ def _cost_row(
 ) -> dict[str, str]:
     overrides = sheet.paper["settings"].get("recipes", {}).get(method["recipe"], {})
     iterations = smi.recipe(method["recipe"], **overrides).iterations
-    stopping = None if schedule is None else Schedule(**schedule).stopping()
-    if isinstance(stopping, smi.Rebirth):
-        stopping = stopping.resolved(iterations)
+    stopping = None if schedule is None else Schedule(**schedule).stopping().resolved(iterations)
     speed, memory = _measured(sheet, name, method, stopping)
     patches = model.patch_embed.num_patches
     counts = () if stopping is None else stopping.kept_counts(patches)
