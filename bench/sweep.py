@@ -289,7 +289,7 @@ class Sweep:
 
     def _engine(self) -> str:
         """How the scale wants its inversions run (bench.tasks.engines); `_build` has checked it."""
-        return self.spec.settings.get("images", {}).get("engine", Sources().engine)
+        return self.spec.settings.get("images", {}).get("engine", Sources.engine)
 
     def _log(self) -> TensorBoard | None:
         """What --tensorboard asks for. Raises BenchError where it cannot be."""

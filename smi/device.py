@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Literal, get_args
 
 import torch
 
 from smi.errors import InvalidSetting
 
-PRECISIONS = ("fp32", "tf32", "bf16")
+Precision = Literal["fp32", "tf32", "bf16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def resolved(device: str | torch.device) -> torch.device:
@@ -45,6 +47,13 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
+def check_precision(device: str | torch.device, precision: str) -> None:
+    """Raise InvalidSetting for a precision that a device does not have."""
+    kind = torch.device(device).type
+    if precision == "tf32" and kind != "cuda":
+        raise InvalidSetting(f"precision 'tf32' needs a CUDA device; this is {kind}")
+
+
 @contextmanager
 def float32_arithmetic(device: str | torch.device, precision: str = "fp32") -> Iterator[None]:
     """While open, float32 products on a CUDA device are IEEE's; TF32's (10 bits of mantissa) with "tf32".
@@ -53,10 +62,8 @@ def float32_arithmetic(device: str | torch.device, precision: str = "fp32") -> I
     caller's settings come back at the end; they are the process's, so threads that run beside this share them.
     InvalidSetting for "tf32" elsewhere.
     """
-    kind = torch.device(device).type
-    if kind != "cuda":
-        if precision == "tf32":
-            raise InvalidSetting(f"precision 'tf32' needs a CUDA device; this is {kind}")
+    check_precision(device, precision)
+    if torch.device(device).type != "cuda":
         yield
         return
     before, wanted = _tf32(), "tf32" if precision == "tf32" else "ieee"

@@ -9,22 +9,21 @@ Shapes: B images, C channels, K kept patches of ph x pw pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from smi.adapters import Adapted, adapter_of
 from smi.checks import is_whole
-from smi.device import PRECISIONS, autocast
+from smi.device import PRECISIONS, Precision, autocast, check_precision
 from smi.errors import InvalidSetting
 from smi.shortcuts import refuse_copy
 from smi.weights import halved, prepacked, shared
 
-Precision = Literal["fp32", "tf32", "bf16"]
 # (pixels, cells or None, targets, share of the batch, the run's chance) -> (loss, its gradient to the pixels)
 Pass = Callable[[Tensor, Tensor | None, Tensor, float, float], tuple[Tensor, Tensor]]
 Runner = Callable[[Pass, Tensor, Tensor | None, Tensor, float, float], tuple[Tensor, Tensor]]
@@ -79,8 +78,7 @@ class Execution:
         """Raise InvalidSetting for what does not go on this device."""
         if self.cuda_graphs and device.type != "cuda":
             raise InvalidSetting(f"cuda_graphs needs a CUDA device; this is {device.type}")
-        if self.precision == "tf32" and device.type != "cuda":
-            raise InvalidSetting(f"precision 'tf32' needs a CUDA device; this is {device.type}")
+        check_precision(device, self.precision)
 
     def passes(self, adapted: Adapted, needs: frozenset[str]) -> Passes:
         """Ready to run; needs: of the objective. A copy of the model is made only where something is gained by it."""
@@ -170,23 +168,43 @@ def _refusal(cause: RuntimeError) -> Exception:
     return InvalidSetting(f"compile=True does not work here: {reason}")
 
 
-Held = tuple[
-    Tensor, Tensor | None, Tensor
-]  # pixels, cells or None, targets: where a recorded pass reads them
+class Recorded:
+    """A function of tensors, recorded once on copies of its inputs; called with others, these are copied to the same
+    places and what was recorded is replayed.
+
+    inputs: of the shapes of all calls; None for one that is absent. record: takes a function of no arguments, runs it,
+    and returns what runs it again on the same tensors (by default a CUDA graph). What a call returns is valid until the
+    next one.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inputs: Sequence[Tensor | None],
+        record: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None,
+    ) -> None:
+        self._held = [None if tensor is None else tensor.detach().clone() for tensor in inputs]
+        self._replay = (record or record_cuda_graph)(partial(function, *self._held))
+
+    def __call__(self, *inputs: Tensor | None) -> Any:
+        with torch.no_grad():
+            for place, tensor in zip(self._held, inputs, strict=True):
+                if place is not None and tensor is not None:
+                    place.copy_(tensor)
+        return self._replay()
 
 
 class Replayed:
     """A runner that records a pass once for each shape and replays it on inputs copied into the same place.
 
-    record: takes a function of no arguments, runs it, and returns what runs it again on the same tensors (by default a
-    CUDA graph). A returned gradient is valid until the next pass; recordings of another number of kept patches, or of
-    another batch's chance, go when a stop or the next batch has changed it.
+    record: as of Recorded. A returned gradient is valid until the next pass; recordings of another number of kept
+    patches, or of another batch's chance, go when a stop or the next batch has changed it.
     """
 
     def __init__(self, record: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None) -> None:
-        self._record = record or record_cuda_graph
+        self._record = record
         self._of: tuple[int | None, float] = (None, 0.0)
-        self._recorded: dict[tuple[Any, ...], tuple[Held, Callable[[], Any]]] = {}
+        self._recorded: dict[tuple[Any, ...], Recorded] = {}
 
     def __call__(
         self, run: Pass, pixels: Tensor, cells: Tensor | None, targets: Tensor, share: float, chance: float
@@ -197,14 +215,12 @@ class Replayed:
             self._recorded.clear()
         key = (tuple(pixels.shape), share)
         if key not in self._recorded:
-            held = (pixels.detach().clone(), None if cells is None else cells.clone(), targets.clone())
-            self._recorded[key] = held, self._record(partial(run, *held, share, chance))
-        held, replay = self._recorded[key]
-        with torch.no_grad():
-            for place, tensor in zip(held, (pixels, cells, targets), strict=True):
-                if place is not None and tensor is not None:
-                    place.copy_(tensor)
-        loss, gradient = replay()
+
+            def one(pixels: Tensor, cells: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
+                return run(pixels, cells, targets, share, chance)
+
+            self._recorded[key] = Recorded(one, (pixels, cells, targets), self._record)
+        loss, gradient = self._recorded[key](pixels, cells, targets)
         return loss.clone(), gradient
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from smi.checks import is_number, is_whole, plain
-from smi.device import PRECISIONS
+from smi.device import PRECISIONS, Precision
 from smi.errors import InvalidSetting
 
 LEARNING_RATES = {"sgd": 0.1, "adamw": 1e-3}
@@ -47,7 +47,7 @@ class TransferRecipe:
     flip: float = 0.5
     jitter: float = 0.0
     patches: int | None = None
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         def number(name: str, low: float, high: float = float("inf"), open_end: bool = False) -> bool:

@@ -74,9 +74,8 @@ class Sources:
     include: tuple[Path, ...] = ()  # folders of the user's own modules (bench.engine.include)
     files: tuple[Path, ...] = ()  # pictures that methods of the grid name
     retrain: bool = False  # train models whose weights come with the project, too
-    engine: str = (
-        "auto"  # how inversions run (bench.tasks.engines): the scale's choice, of no effect beyond rounding
-    )
+    # How inversions run (bench.tasks.engines): the scale's choice, of no effect beyond rounding.
+    engine: str = "auto"
     # Where tasks are only looked at: what is missing and got a placeholder, by name, and the line that says so.
     placeholders: dict[str, str] | None = None
 

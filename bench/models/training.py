@@ -13,7 +13,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import smi
 from bench.errors import BenchError
 from bench.grid.spelling import one_spelling
 from smi.device import PRECISIONS, autocast
-from smi.execution import record_cuda_graph
+from smi.execution import Recorded
 from smi.objectives import kd_loss
 
 DEFAULTS: dict[str, Any] = {
@@ -192,20 +191,16 @@ class Gradients:
     ) -> None:
         self.model, self.settings, self.normalise, self.tutor = model, settings, normalise, tutor
         steady = not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-        self.recorded = steady and next(model.parameters()).is_cuda
-        self._held: tuple[Tensor, Tensor] | None = None
-        self._replay: Callable[[], Tensor] | None = None
+        self._records = steady and next(model.parameters()).is_cuda
+        self._recorded: Recorded | None = None
 
     def __call__(self, shown: Tensor, labels: Tensor) -> Tensor:
         """shown: float [B, C, H, W]; labels: int64 [B], which a tutor's logits stand in for. A scalar."""
-        if not self.recorded:
+        if not self._records:
             return self._compute(shown, labels)
-        if self._held is None or self._replay is None:
-            self._held = shown.clone(), labels.clone()
-            self._replay = record_cuda_graph(partial(self._compute, *self._held))
-        for place, value in zip(self._held, (shown, labels), strict=True):
-            place.copy_(value)
-        return self._replay()
+        if self._recorded is None:
+            self._recorded = Recorded(self._compute, (shown, labels))
+        return self._recorded(shown, labels)
 
     def _compute(self, shown: Tensor, labels: Tensor) -> Tensor:
         settings = self.settings

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 
 import smi
 
-AUTO = "auto"
-MODES = ("eager", "compile", "cuda_graphs", "compile+cuda_graphs")
+Engine = Literal["auto", "eager", "compile", "cuda_graphs", "compile+cuda_graphs"]
+AUTO, *MODES = get_args(Engine)  # MODES: ways to run; AUTO is none, but picks one
 
 
 def chosen(engine: str, device: str) -> str:

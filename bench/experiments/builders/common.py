@@ -22,6 +22,8 @@ from bench.grid import Grid, Strict
 from bench.grid.spelling import one_spelling
 from bench.models import training
 from bench.tasks import KINDS
+from bench.tasks.engines import AUTO, Engine
+from smi.device import Precision
 from smi.errors import InvalidSetting, SmiError
 from smi.rebirth import Schedule as AnySchedule
 from smi.vit import TokenModel, adapt
@@ -54,10 +56,8 @@ class Images(Strict):
 
     count: Count = 32
     batch_size: Count | None = None
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    engine: Literal["auto", "eager", "compile", "cuda_graphs", "compile+cuda_graphs"] = (
-        "auto"  # bench.tasks.engines
-    )
+    precision: Precision = "fp32"
+    engine: Engine = AUTO
 
 
 class Method(Strict):

@@ -21,6 +21,7 @@ from bench.experiments.builders.common import Count, Method, Number, Seed, Setti
 from bench.experiments.builders.seeds import SET_STRIDE
 from bench.grid import Strict
 from bench.models import fine_tuning
+from smi.device import Precision
 from smi.errors import SmiError
 
 STUDENT = "student"  # an axis that a grid may have: names of settings' students, or FRESH, which is meant without it
@@ -53,7 +54,7 @@ class Learning(Strict):
     weight_decay: Number
     flip: Number = 0.5
     jitter: Number = 0.0
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
 
 class Student(Strict):

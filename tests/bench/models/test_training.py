@@ -6,6 +6,7 @@ import torch
 import smi
 from bench.errors import BenchError
 from bench.models import cnn, training
+from smi import execution
 
 
 @pytest.fixture
@@ -14,20 +15,28 @@ def data():
     return torch.rand(24, 3, 16, 16, generator=generator), torch.randint(0, 5, (24,), generator=generator)
 
 
+def train(
+    model, data, path, settings, seed=0, device="cpu", stop=lambda: False, tell=lambda *_: None, **options
+):
+    """As training.train, quietly."""
+    return training.train(
+        *(model, *data, training.expand(settings), seed),
+        normalise=lambda image: image - 0.5,
+        device=device,
+        checkpoint=path,
+        progress=tell,
+        should_stop=stop,
+        **options,
+    )
+
+
 def run(model, data, path, seed=0, stop_after=None, changes=None, **options):
     """Train for 3 epochs of 3 steps; returns the steps that were reported. changes: of the settings."""
     seen = []
-    settings = training.expand({"epochs": 3, "batch_size": 8, "shift": 1, **(changes or {})})
-    training.train(
-        model,
-        *data,
-        settings,
-        seed,
-        normalise=lambda image: image - 0.5,
-        device="cpu",
-        checkpoint=path,
-        progress=lambda done, total, figures: seen.append((done, total)),
-        should_stop=lambda: stop_after is not None and len(seen) >= stop_after,
+    train(
+        *(model, data, path, {"epochs": 3, "batch_size": 8, "shift": 1, **(changes or {})}, seed),
+        stop=lambda: stop_after is not None and len(seen) >= stop_after,
+        tell=lambda done, total, figures: seen.append((done, total)),
         **options,
     )
     return seen
@@ -145,19 +154,11 @@ def test_a_model_learns_its_tutors_answers(tmp_path):
         return torch.stack([400 * bright, -400 * bright, torch.full_like(bright, -50)], 1)
 
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-    settings = training.expand({"epochs": 60, "batch_size": 16, "lr": 0.05, "shift": 0, "mix": 0.5})
-    curve = training.train(
-        *(model, pictures, labels, settings, 0),
-        normalise=lambda image: image,
-        device="cpu",
-        checkpoint=tmp_path / "state",
-        progress=lambda *said: None,
-        should_stop=lambda: False,
-        tutor=tutor,
-    )
+    settings = {"epochs": 60, "batch_size": 16, "lr": 0.05, "shift": 0, "mix": 0.5}
+    curve = train(model, (pictures, labels), tmp_path / "state", settings, tutor=tutor)
     assert len(curve) == 60 and curve[-1] < 0.5 * curve[0]
     wanted = (pictures.mean((1, 2, 3)) < 0.5).long()
-    assert (model(pictures).argmax(1) == wanted).float().mean() > 0.9
+    assert (model(pictures - 0.5).argmax(1) == wanted).float().mean() > 0.9
     plain = {tuple(one.flatten().tolist()) for one in pictures}
     blended = [any(tuple(one.flatten().tolist()) not in plain for one in batch) for batch in seen]
     assert 0.3 < sum(blended) / len(blended) < 0.7
@@ -172,15 +173,9 @@ def test_a_cnn_trains_and_its_start_depends_on_the_seed(tmp_path):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(64) % 2
     pictures = torch.rand(64, 1, 8, 8, generator=generator) * 0.5 + 0.5 * labels[:, None, None, None]
-    training.train(
-        *(one, pictures, labels, training.expand({"epochs": 8, "batch_size": 16, "lr": 0.01, "shift": 0}), 0),
-        normalise=lambda image: image,
-        device="cpu",
-        checkpoint=tmp_path / "state",
-        progress=lambda *said: None,
-        should_stop=lambda: False,
-    )
-    assert (one(pictures).argmax(1) == labels).float().mean() > 0.9
+    settings = {"epochs": 8, "batch_size": 16, "lr": 0.01, "shift": 0}
+    train(one, (pictures, labels), tmp_path / "state", settings)
+    assert (one(pictures - 0.5).argmax(1) == labels).float().mean() > 0.9
 
 
 @pytest.mark.gpu
@@ -191,14 +186,8 @@ def test_a_recorded_training_ends_near_a_plain_one(tiny_vit, tmp_path, monkeypat
     for recorded in (True, False):
         model = tiny_vit()
         if not recorded:
-            monkeypatch.setattr(training, "record_cuda_graph", lambda function: function)
-        training.train(
-            *(model, pictures, labels, training.expand({"epochs": 3, "batch_size": 16, "lr": 1e-3}), 0),
-            normalise=lambda image: image,
-            device="cuda",
-            checkpoint=tmp_path / f"state {recorded}",
-            progress=lambda *said: None,
-            should_stop=lambda: False,
-        )
+            monkeypatch.setattr(execution, "record_cuda_graph", lambda function: function)
+        settings = {"epochs": 3, "batch_size": 16, "lr": 1e-3}
+        train(model, (pictures, labels), tmp_path / f"state {recorded}", settings, device="cuda")
         ended.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     torch.testing.assert_close(*ended, rtol=0, atol=2e-3)

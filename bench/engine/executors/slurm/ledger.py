@@ -76,7 +76,7 @@ class Submission:
             download=self.sources["download"],
             include=tuple(Path(path) for path in self.sources.get("include", ())),
             files=tuple(Path(path) for path in self.sources.get("files", ())),
-            engine=self.sources.get("engine", "auto"),
+            engine=self.sources.get("engine", Sources.engine),
         )
 
 
