@@ -11,7 +11,13 @@ from typing import Any
 from torch.utils.data import Dataset as TorchDataset
 
 from bench.datasets.listing import PICTURE_SUFFIXES, class_folders, pictures_in, size_of
-from bench.datasets.pictures import FINGERPRINT_LENGTH, PictureFolder, allow_settings, fit_transform
+from bench.datasets.pictures import (
+    FINGERPRINT_LENGTH,
+    PictureFolder,
+    allow_settings,
+    fit_transform,
+    stratified,
+)
 from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData, RefusedSetting
 from smi.checks import is_number
@@ -23,17 +29,26 @@ class ImageNet:
     "test" is the validation set, as everywhere in the field; "train" is there if PATH/train is. Class folders
     carry WordNet ids (any subset of the 1000), or are numbered 0 to 999 in the order of those ids (ImageNet-V2).
     Pictures are not turned as their EXIF data say: nor are they where the published top-1 comes from.
-    Settings: crop_pct, the share of the resized picture that the centre crop keeps (default .875).
+    Settings: crop_pct, the share of the resized picture that the centre crop keeps (default .875); subset, of "test" so
+    many pictures alone (all, where there are no more), of every class as many as of any other or one more, always the
+    same ones: drawn by a fixed seed from labels and file names, so that either layout gives the same pictures.
     """
 
     classes = 1000
 
     def __init__(self, settings: Mapping[str, Any], sources: Sources) -> None:
-        allow_settings("imagenet", settings, allowed=("crop_pct",))
+        allow_settings("imagenet", settings, allowed=("crop_pct", "subset"))
         self.crop_pct = settings.get("crop_pct", 0.875)
         if not is_number(self.crop_pct) or not 0 < self.crop_pct <= 1:
             raise RefusedSetting(
                 f"data set imagenet: crop_pct must be above 0 and at most 1, not {self.crop_pct!r}"
+            )
+        self.subset = settings.get("subset")
+        if "subset" in settings and (
+            not isinstance(self.subset, int) or isinstance(self.subset, bool) or self.subset < 1
+        ):
+            raise RefusedSetting(
+                f"data set imagenet: subset must be a whole number of at least 1, not {self.subset!r}"
             )
         root = sources.data.get("imagenet")
         if root is None:
@@ -56,15 +71,23 @@ class ImageNet:
         return {"test": test} | ({"train": root / "train"} if (root / "train").is_dir() else {})
 
     def fingerprint(self, split: str) -> str:
-        """Of names and sizes (test), or of names alone (train: a million `stat` calls take too long)."""
-        return _folder_fingerprint(self.folders[split], split == "test")
+        """Of names and sizes (test, or its subset), or of names alone (train: a million `stat` calls take too long)."""
+        folder = self.folders[split]
+        if split == "test" and self.subset is not None:
+            return _chosen_fingerprint(folder, self.subset)
+        return _folder_fingerprint(folder, split == "test")
 
     def split(self, name: str, data_config: Mapping[str, Any]) -> TorchDataset:
-        files = _labelled_files(self.folders[name], imagenet_labels)
+        folder = self.folders[name]
+        if name == "test" and self.subset is not None:
+            files = list(_chosen_files(folder, self.subset))
+        else:
+            files = _labelled_files(folder, imagenet_labels)
         return PictureFolder(files, fit_transform(data_config, self.crop_pct), upright=False)
 
     def count(self, split: str) -> int:
-        return len(_picture_files(self.folders[split]))
+        found = len(_picture_files(self.folders[split]))
+        return found if split != "test" or self.subset is None else min(found, self.subset)
 
 
 def imagenet_labels(folders: list[str], where: Path) -> dict[str, int]:
@@ -115,6 +138,22 @@ def _picture_files(folder: Path) -> tuple[str, ...]:
             f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in class folders"
         )
     return tuple(sorted(found))
+
+
+@cache
+def _chosen_files(folder: Path, count: int) -> tuple[tuple[Path, int], ...]:
+    files = _labelled_files(folder, imagenet_labels)
+    places = stratified([(label, path.stem) for path, label in files], count)
+    return tuple(files[place] for place in places)
+
+
+@cache
+def _chosen_fingerprint(folder: Path, count: int) -> str:
+    digest = hashlib.sha256(b"subset\n")
+    for path, label in _chosen_files(folder, count):
+        line = f"{label}\t{path.stem}\t{size_of(path)}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:FINGERPRINT_LENGTH]
 
 
 @cache

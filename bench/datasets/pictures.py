@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bench.errors import BenchError, RefusedSetting
 FINGERPRINT_LENGTH = 16  # hexadecimal digits of a sha256
 VALIDATION = 0.1  # share of each class's training pictures held out, where a data set has no split
 SPLIT_SEED = 0
+SUBSET_SEED = 0
 
 
 class Pictures(TorchDataset):
@@ -81,6 +83,27 @@ def held_out(labels: tuple[int, ...]) -> dict[str, list[int]]:
         validation.update(indices[place] for place in order.tolist())
     train = [index for index in range(len(labels)) if index not in validation]
     return {"train": train, "validation": sorted(validation)}
+
+
+def stratified(pictures: Sequence[tuple[int, str]], count: int) -> list[int]:
+    """Places of `count` of the pictures (label, name), all if there are no more, in order of label and name.
+
+    Classes take turns until all places are given, so that their numbers differ by one at most where none runs out. What
+    is drawn hangs on labels and names alone, through a hash with a fixed seed: neither on folders nor on a library's
+    random numbers."""
+
+    def drawn(place: int) -> str:
+        label, name = pictures[place]
+        text = f"{SUBSET_SEED}/{label}/{name}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    turns, order = {}, sorted(range(len(pictures)), key=lambda place: (drawn(place), pictures[place]))
+    taken: dict[int, int] = {}
+    for place in order:
+        label = pictures[place][0]
+        turns[place] = taken[label] = taken.get(label, 0) + 1
+    chosen = sorted(order, key=turns.__getitem__)[:count]  # stable: within a turn, as drawn
+    return sorted(chosen, key=pictures.__getitem__)
 
 
 def allow_settings(name: str, settings: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> None:

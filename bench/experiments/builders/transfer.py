@@ -67,11 +67,12 @@ class Student(Strict):
 
 
 class TransferSettings(Settings):
-    """The settings of one scale. Pools and students are named; the axes `pool` and `student` refer to them."""
+    """The settings of one scale. Pools and students are named; the axes `pool` and `student` refer to them.
 
-    fine_tuning: dict[
-        str, Any
-    ] = {}  # bench.models.fine_tuning.DEFAULTS, for teachers made from pretrained models
+    fine_tuning: bench.models.fine_tuning.DEFAULTS, for teachers made from pretrained models; null where these know the
+    data set's classes as they are."""
+
+    fine_tuning: dict[str, Any] | None = {}
     pools: Annotated[dict[str, Pool], Field(min_length=1)]
     learning: Learning
     students: dict[str, Student] = {}
@@ -158,9 +159,9 @@ class TransferTaskBuilder(TaskBuilder):
             self._students[model, dataset] = described
         return self._students[model, dataset]
 
-    def _fine_tuning(self) -> dict[str, Any]:
+    def _fine_tuning(self, chosen: dict[str, Any]) -> dict[str, Any]:
         try:
-            return fine_tuning.expand(self.settings.fine_tuning)
+            return fine_tuning.expand(chosen)
         except BenchError as error:
             raise self.grid.error((*self.here, "settings", "fine_tuning"), str(error)) from None
 
@@ -205,10 +206,13 @@ class TransferTaskBuilder(TaskBuilder):
         return self.schedule(schedule)
 
     def pretrained(self, model: str, dataset: str) -> Task:
-        """A timm model with timm's weights and a new head, fine-tuned here."""
+        """A timm model with timm's weights and a new head, fine-tuned here; as it is with `fine_tuning: null`."""
+        chosen = self.settings.fine_tuning
+        if chosen is None:
+            return super().pretrained(model, dataset)
         settings = {
             "model": self._student(model, dataset),
-            "fine_tuning": self._fine_tuning(),
+            "fine_tuning": self._fine_tuning(chosen),
             "seed": self.settings.teacher_seed,
             "train": self.split(dataset, "train"),
             "validation": self.split(dataset, "validation"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
 from bench.publish.parts import (
     NOT_RUN,
@@ -37,13 +38,15 @@ def text(sheet: Sheet) -> str:
     entries = [entry for entry in sheet.cells if "deploy" in entry["tasks"]]
     answers = [entry for entry in entries if "images" in entry["tasks"]]
     speeds = [entry for entry in entries if "images" not in entry["tasks"]]
-    parts = [f"# {heading(sheet.title).capitalize()}, {sheet.scale} scale"]
+    parts = [f"# {heading(sheet.title).capitalize()}, {scale_notes.named(sheet)}"]
     if answers:
         parts += ["## What a file answers", markdown(_grouped(sheet, answers, _answers))]
     if speeds:
         parts += ["## How large and how fast", markdown([_speed(sheet, entry) for entry in speeds])]
         parts += _where(sheet, speeds)
-    return "\n\n".join([*parts, NOTE, "## How this was made", footer(sheet)]) + "\n"
+    return (
+        "\n\n".join([*parts, NOTE, *scale_notes.reading(sheet), "## How this was made", footer(sheet)]) + "\n"
+    )
 
 
 def metrics_of(sheet: Sheet, entry: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -54,12 +54,9 @@ stand only where images and quantizer are the same."""
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
     found = blocks(sheet)
-    parts = [f"# {plain(sheet.title)}, {sheet.scale} scale"]
+    parts = [f"# {plain(sheet.title)}, {scale_notes.named(sheet)}"]
     if sheet.scale != PAPER_SCALE:
-        subject = plain(scale_notes.subject(sheet))
-        parts.append(
-            f"**Scale: {sheet.scale}** ({subject}). Not the paper's models or data, and not its figures."
-        )
+        parts.append(scale_notes.disclaimer(sheet))
     parts += ["## Best data-free rows", markdown([row for block in found for row in _summary(block)])]
     parts += [NOTES, _quantizers(found)]
     for block in found:

@@ -46,7 +46,7 @@ def text(sheet: Sheet) -> str:
                 "loss": figure(metrics.get("loss"), 3),
             }
         )
-    head = f"# Images for the figures, {sheet.scale} scale: {heading(sheet.title)}"
+    head = f"# Images for the figures, {scale_notes.named(sheet)}: {heading(sheet.title)}"
     note = NOTE.format(scale=sheet.scale)
     scale = f"**{plain(scale_notes.line(sheet.scale, sheet))}**."
     return "\n\n".join([head, scale, markdown(rows), note, "## How this was made", footer(sheet)]) + "\n"

@@ -67,13 +67,11 @@ def text(sheet: Sheet) -> str:
     paper_scale = sheet.scale == PAPER_SCALE
     model = plain(scale_notes.subject(sheet))
     if sheet.grid == PAPER_TABLE:
-        parts = [f"# Table 3, {sheet.scale} scale: {heading(sheet.title)}"]
+        parts = [f"# Table 3, {scale_notes.named(sheet)}: {heading(sheet.title)}"]
     else:
-        parts = [f"# {plain(sheet.title)}, {sheet.scale} scale"]
+        parts = [f"# {plain(sheet.title)}, {scale_notes.named(sheet)}"]
     if not paper_scale:
-        parts.append(
-            f"**Scale: {sheet.scale}** ({model}). Not the paper's models or data, and not its figures."
-        )
+        parts.append(scale_notes.disclaimer(sheet))
     cost = cost_rows(sheet)
     if cost:
         parts += ["## Upstream cost: DeiT/16 at 224x224", markdown(cost), COST_NOTES]

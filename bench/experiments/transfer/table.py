@@ -54,12 +54,9 @@ on a hundredth of the images. Where the paper's figures disagree among themselve
 def text(sheet: Sheet) -> str:
     """The whole page, markdown."""
     frame = cells_frame(sheet)
-    parts = [f"# Table 4, {sheet.scale} scale: {heading(sheet.title)}"]
+    parts = [f"# Table 4, {scale_notes.named(sheet)}: {heading(sheet.title)}"]
     if sheet.scale != PAPER_SCALE:
-        subject = plain(scale_notes.subject(sheet))
-        parts.append(
-            f"**Scale: {sheet.scale}** ({subject}). Not the paper's models or data, and not its figures."
-        )
+        parts.append(scale_notes.disclaimer(sheet))
     more = telling((entry["cell"] for entry in sheet.cells), *PANEL, "dataset", "method", "seed")
     for key, group in frame.groupby([*PANEL, *more], sort=False, dropna=False):
         model, pool, student, *values = key
