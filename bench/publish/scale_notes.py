@@ -84,6 +84,8 @@ def reading(sheet: Sheet) -> list[str]:
     """How to read the sheet's table, as a paragraph or none; what its placeholders (bench.grid.About) stand for comes
     from the records, and where those say nothing yet, the paragraph is left out."""
     text = str(sheet.about.get("reading") or "").rstrip()
+    if not text:
+        return []
     done = [record for record in sheet.records.values() if record["status"] == "done"]
     pictures = next((n for record in done if (n := record["metrics"].get("pictures"))), None)
     right = [found / 100 for record in done if (found := _full_precision(record)) is not None]
@@ -92,7 +94,7 @@ def reading(sheet: Sheet) -> list[str]:
         mean = statistics.fmean(right)
         figures["error"] = 100 * (mean * (1 - mean) / pictures) ** 0.5
     try:
-        return [text.format(**figures)] if text else []
+        return [text.format(**figures)]
     except KeyError:
         return []
 
