@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from bench.cli.arguments import Parser, exit_code, place
+from bench.engine import atomic
+from bench.errors import StoreError
 from bench.publish import comparing
 from bench.publish.comparing import OUTSIDE, UNTOLD, WITHIN, Comparison, Line
 from bench.publish.parts import markdown, mean_std, provenance
@@ -22,10 +25,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("other", type=place, metavar="B", help="another one, e.g. that of a fresh run")
     parser.add_argument("--grid", metavar="NAME", help="of this grid alone, e.g. table3")
     parser.add_argument("--all", action="store_true", help="show the lines that agree, too")
+    parser.add_argument("--page", type=place, metavar="FILE.html", help="write it as one HTML page, too")
     options = parser.parse_args(arguments)
     found = comparing.compare(options.first, options.other, options.grid)
     print(text(found, options.all))
+    if options.page is not None:
+        _write(options.page, found, options.first, options.other)
     return 0 if found.agrees else DISAGREE
+
+
+def _write(path: Path, found: Comparison, first: Path, other: Path) -> None:
+    from bench.publish.report import compared  # jinja2, which the text alone need not wait for
+
+    page = compared.build(found, first, other)
+    try:
+        atomic.write_text(path, page)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+    print(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
 
 
 def text(found: Comparison, everything: bool) -> str:

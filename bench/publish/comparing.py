@@ -37,7 +37,7 @@ class Line:
 
     first, other: the figures by seed. told_apart: seeds whose two models are told apart on the pictures that both
     were shown, of those where that is known. p: two-sided, None where one seed on a side says nothing of spread;
-    adjusted: by Holm's rule.
+    adjusted: by Holm's rule. records: those of either side that the figures are from.
     """
 
     scale: str
@@ -49,6 +49,7 @@ class Line:
     told_apart: tuple[int, int] = (0, 0)
     p: float | None = None
     adjusted: float | None = None
+    records: tuple[Sequence[Record], Sequence[Record]] = ((), ())
 
     @property
     def verdict(self) -> str:
@@ -138,7 +139,8 @@ def _lines(one: Sheet, two: Sheet) -> tuple[list[Line], int]:
             ]
             apart = _told_apart(ours, theirs) if name == "top1" else (0, 0)
             title = f"{column} {name}"
-            lines.append(Line(one.scale, one.grid, cell, title, *values, apart, _p_value(*values)))
+            line = Line(one.scale, one.grid, cell, title, *values, apart, _p_value(*values))
+            lines.append(replace(line, records=([*ours.values()], [*theirs.values()])))
     return lines, len(_cells(first) ^ _cells(other))
 
 

@@ -109,15 +109,22 @@ def provenance(sheet: Sheet) -> dict[str, str]:
     records = [record for record in sheet.records.values() if record["status"] == "done"]
     seeds = sorted({entry["cell"]["seed"] for entry in sheet.cells if "seed" in entry["cell"]})
     return {
+        **origin(records),
+        "date": max((record["finished"][:10] for record in records), default=NOT_RUN),
+        "seeds": ", ".join(map(str, seeds)) or NOTHING,
+        "seconds": f"{math.fsum(map(spent, records)):.0f} in {len(records)} tasks",
+        "command": sheet.command,
+    }
+
+
+def origin(records: Sequence[Record]) -> dict[str, str]:
+    """Hardware, commit and versions of finished records."""
+    return {
         "hardware": _every(f"{record['device']} ({record['device_type']})" for record in records),
         "commit": _every(_commit(record) for record in records),
         "versions": _every(
             ", ".join(f"{k} {v}" for k, v in sorted(record["versions"].items())) for record in records
         ),
-        "date": max((record["finished"][:10] for record in records), default=NOT_RUN),
-        "seeds": ", ".join(map(str, seeds)) or NOTHING,
-        "seconds": f"{math.fsum(map(spent, records)):.0f} in {len(records)} tasks",
-        "command": sheet.command,
     }
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-AXES = ("model", "method", "bits")  # columns that a reader may filter rows by, where they are there
+AXES = ("model", "method", "bits")
 
 
 @dataclass(frozen=True)
 class Value:
-    """What a cell shows, and the number that it is sorted by and that its bar is as long as; None: there is none."""
+    """What a cell shows, and the number that it is sorted by and that its bar is as long as; None: there is none.
+    style: a class of page.css, of a verdict."""
 
     shown: str
     number: float | None = None
+    style: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,23 @@ class Column:
 
 @dataclass(frozen=True)
 class Summary:
-    """rows: column -> Value, with every column of `columns`; note: how to read it, plain text."""
+    """rows: column -> Value, with every column of `columns`; note: how to read it, plain text; axes: columns that rows
+    may be filtered by, where they are there."""
 
     name: str
     title: str
     note: str
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Value]]
+    axes: Sequence[str] = AXES
 
     def choices(self) -> dict[str, list[str]]:
         """Axis -> what it shows in the rows, for axes of which there is more than one value."""
         named = {column.name for column in self.columns}
         found = {
-            axis: list(dict.fromkeys(row[axis].shown for row in self.rows)) for axis in AXES if axis in named
+            axis: list(dict.fromkeys(row[axis].shown for row in self.rows))
+            for axis in self.axes
+            if axis in named
         }
         return {axis: values for axis, values in found.items() if len(values) > 1}
 

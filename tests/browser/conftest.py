@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser.pages import TAB
 
 FOLDER = Path(__file__).parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -62,6 +63,20 @@ class Browser:
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression in the page."""
         return self._ask("POST", f"{self.base}/execute/sync", {"script": f"return {script}", "args": []})
+
+    def press(self, *keys: str) -> None:
+        """Press and let go one key after the other, as a keyboard does (TAB, ENTER, or a character)."""
+        strokes = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        actions = [{"type": "key", "id": "keyboard", "actions": strokes}]
+        self._ask("POST", f"{self.base}/actions", {"actions": actions})
+
+    def tab_to(self, element: str, most: int = 200) -> None:
+        """Press Tab until the element, a JavaScript expression, has the focus."""
+        for _ in range(most):
+            self.press(TAB)
+            if self.run(f"document.activeElement === {element}"):
+                return
+        raise AssertionError(f"{most} times Tab do not lead to {element}")
 
     def messages(self) -> list[str]:
         """What the browser has complained about since the last call."""

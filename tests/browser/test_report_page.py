@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import small_results
+from browser.pages import CONTRAST, ENTER, TAB, check
 
 from bench.engine.provenance import ROOT
 from bench.publish.figures.__main__ import main as draw
@@ -33,35 +34,6 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert draw(["--store", str(store), "--results", str(results)]) == 0
     assert report([str(results / "digits")]) == 0
     return results / "digits" / "report.html"
-
-
-def check(browser, page: Path) -> None:
-    """What must hold for any report, in whichever window."""
-    browser.open(page)
-    assert browser.messages() == []
-    pictures = browser.run(
-        "[...document.images].map(i => [i.alt, i.complete && i.naturalWidth > 0 && !!i.alt])"
-    )
-    assert pictures and [alt for alt, loaded in pictures if not loaded] == []
-    assert (
-        browser.run(
-            "performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length"
-        )
-        == 0
-    )
-    width = browser.run("document.documentElement.clientWidth")
-    assert browser.run("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
-    outside = "[...document.querySelectorAll('table, pre, img')].filter(e => !e.closest('.scroll')).length"
-    assert browser.run(outside) == 0
-    boxes = browser.run("[...document.querySelectorAll('.scroll')].map(e => e.getBoundingClientRect().right)")
-    assert max(boxes) <= width + 1
-    small = "[...document.querySelectorAll('p, li, td')].filter(e => parseFloat(getComputedStyle(e).fontSize) < 12)"
-    assert browser.run(f"{small}.length") == 0, "text too small to read"
-    broken = (
-        "[...document.querySelectorAll('a[href^=\"#\"]')].filter(a => !document.querySelector(a.hash)).length"
-    )
-    assert browser.run(broken) == 0
-    assert browser.pdf().startswith(b"%PDF")
 
 
 def test_a_fresh_report_opens_whole(browser, fresh):
@@ -143,31 +115,33 @@ def test_all_of_it_unfolded_does_not_scroll_sideways(browser):
         assert browser.run(found) == []
 
 
+def test_the_keyboard_alone_sorts_filters_and_unfolds(browser):
+    browser.open(COMMITTED[1])
+    button = f"{head('lost')}.querySelector('button')"
+    browser.tab_to(button)
+    assert browser.run(f"getComputedStyle({button}).outlineStyle") == "solid", "the focus is seen"
+    for expected in ("ascending", "descending"):
+        browser.press(ENTER)
+        assert browser.run(f"{head('lost')}.getAttribute('aria-sort')") == expected
+        assert browser.run(f"document.activeElement === {button}"), "sorting leaves the focus where it was"
+    numbers = [float(cell) for cell in column(browser, "lost") if cell != "-"]
+    assert len(numbers) > 10 and numbers == sorted(numbers, reverse=True)
+    folded = "document.getElementById('table-README')"
+    browser.run(f"{folded}.previousElementSibling.querySelector('summary').focus()")
+    browser.tab_to(f"{folded}.querySelector('summary')")
+    for opened, key in ((True, ENTER), (False, " ")):
+        browser.press(key)
+        assert browser.run(f"{folded}.open") is opened
+    browser.open(COMMITTED[1])
+    browser.press(TAB)
+    assert browser.run("document.activeElement.className") == "skip"
+    browser.press(ENTER)
+    assert browser.run("location.hash") == "#verdict" and browser.messages() == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_what_is_behind_it_in_either_colour_scheme(browser, scheme):
     browser.prefer(scheme)
     browser.open(COMMITTED[1])
     ratios = browser.run(f"({CONTRAST})()")
     assert ratios and [one for one in ratios if one[1] < 4.5] == []
-
-
-CONTRAST = r"""
-() => {
-  const light = (colour) => {
-    const parts = colour.match(/[\d.]+/g).slice(0, 3).map((one) => one / 255);
-    const [r, g, b] = parts.map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = getComputedStyle(at).backgroundColor;
-      if (!/, 0\)$|transparent/.test(colour)) return colour;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  return [...document.querySelectorAll("h1, h2, h3, p, li, td, th, a, label, .chip, .where, .found")].map((one) => {
-    const [text, back] = [light(getComputedStyle(one).color), light(behind(one))];
-    return [one.outerHTML.slice(0, 60), (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05)];
-  });
-}
-"""

@@ -6,33 +6,23 @@ Markdown may hold no HTML of its own, so what markdown-it makes of it is safe as
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
 from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
+from bench.publish.report import templates
 from bench.publish.report.contents import TYPES, Contents, Picture, Table
 from bench.publish.report.verdict import verdicts
 from bench.text import plural
 
-TEMPLATES = Environment(
-    loader=PackageLoader("bench.publish.report", "."),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 LARGE = 600  # records listed for one grid
 SECTIONS = {
     "verdict": "What holds",
@@ -48,17 +38,13 @@ GENERAL = (
 
 
 def render(contents: Contents) -> str:
-    """The whole page. The one script it may run is named by its hash."""
+    """The whole page."""
     sheets = contents.sheets.values()
     found = verdicts(contents.sheets)
-    script = _own("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return TEMPLATES.get_template("page.html.j2").render(
+    return templates.whole(
+        "page.html.j2",
         title=f"Sparse Model Inversion: results, {contents.scale} scale",
         line=scale_notes.line(contents.scale, *sheets),
-        css=Markup(_own("page.css")),
-        script=Markup(script),
-        digest=digest,
         sections=SECTIONS if found["told"] else {**SECTIONS, "verdict": UNTOLD},
         found=found,
         summaries=contents.summaries(),
@@ -77,11 +63,6 @@ def render(contents: Contents) -> str:
     )
 
 
-def _own(name: str) -> str:
-    """A file beside this one."""
-    return resources.files("bench.publish.report").joinpath(name).read_text(encoding="utf-8")
-
-
 def _hole(hole: Mapping[str, Any]) -> dict[str, str]:
     failed = ", ".join(f"{number} {cause}" for cause, number in hole["failed"].items())
     return {
@@ -94,7 +75,7 @@ def _hole(hole: Mapping[str, Any]) -> dict[str, str]:
 
 def _table(table: Table) -> Markup:
     """A table's page, its headings two levels down, its tables in boxes that scroll."""
-    box = TEMPLATES.get_template("parts.html.j2").module.box(f"table of {table.name}")
+    box = templates.macros("parts.html.j2").box(f"table of {table.name}")
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.add_render_rule("table_open", lambda *_: f"{box}<table>")
     markdown.add_render_rule("table_close", lambda *_: "</table></div>")

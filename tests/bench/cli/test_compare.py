@@ -95,6 +95,27 @@ def test_other_seeds_are_compared_by_their_means():
     assert comparing._p_value({0: 97.0}, near) is None
 
 
+def test_a_page_shows_both_figures_their_difference_and_where_they_were_made(copied, tmp_path, capsys):
+    folder, change = copied
+    change(lambda seed: -20 - 0.01 * seed, method="deepinversion_sparse", bits="W8/A8")
+    page = tmp_path / "page.html"
+    assert main(["compare", str(RESULTS), str(folder), "--grid", "table3", "--page", str(page)]) == 1
+    said, text = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    assert f"{page} (" in said and "They do not agree: 1 of" in text and "-20.010" in text
+    assert "A is results, B is mine." in text and str(tmp_path) not in text
+    assert "all the same" in text and "only in A: cifar/table3" in text
+    assert main(["compare", str(folder), str(folder), "--page", str(page)]) == 0
+    assert "They agree: none of" in page.read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_is_one_line(copied, tmp_path, capsys):
+    folder, _ = copied
+    (tmp_path / "taken").mkdir()
+    assert main(["compare", str(folder), str(folder), "--page", str(tmp_path / "taken")]) == 2
+    error = capsys.readouterr().err
+    assert "taken cannot be written: " in error and error.count("\n") == 1
+
+
 def test_unfinished_cells_are_counted(copied, capsys):
     folder, _ = copied
     path = next((folder / "digits/records").glob("quantize-*.json"))
