@@ -47,7 +47,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "digits_vit_patch8": {**_DIGITS_VIT, "patch_size": 8},
     "cifar_vit": _CIFAR_VIT,
     "cifar_vit_small": {**_CIFAR_VIT, "embed_dim": 96, "depth": 4, "num_heads": 3},
-    # As wide and deep as two megabytes of float16 allow: its weights come with the project.
+    # As wide and deep as two megabytes of float16 allow, so that its weights can be published with the project.
     "cifar_vit_tutored": {**_CIFAR_VIT, "embed_dim": 128, "depth": 4, "num_heads": 4},
     "cifar_cnn": {"img_size": 32, "in_chans": 3, "num_classes": 10, "widths": [64, 128, 256]},  # its tutor
 }

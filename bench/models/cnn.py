@@ -1,4 +1,4 @@
-"""A plain CNN for small pictures: what our own ViTs may learn from (they learn little from labels alone)."""
+"""A plain CNN for small pictures: a tutor whose logits our own ViTs may learn from."""
 
 from __future__ import annotations
 

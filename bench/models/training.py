@@ -1,7 +1,7 @@
 """Training a teacher from scratch: AdamW, cosine with warm-up, clipped gradients, random shifts and flips.
 
-It learns the labels, or the logits of a tutor: another model that has learnt the same pictures before. Small ViTs learn
-far more that way (docs/cifar.md).
+It learns the labels, or the logits of a tutor: another model that has learnt the same pictures before. What is
+measured of that, and what is not, is said in docs/cifar.md.
 
 Deterministic and resumable at any step: the order of the pictures, their shifts and flips are drawn from the seed
 and the step alone, so a checkpoint is the model, the optimiser and the step.

@@ -13,6 +13,7 @@ from bench.engine.task import Sources, Task
 from bench.experiments.builders.common import TaskBuilder
 from bench.experiments.builders.quantization import DEFAULT, QUANTIZER, check_quantizers, quantizer_settings
 from bench.grid import Grid, parse_bits
+from smi.errors import SmiError
 
 AXES = ("model", "dataset", "method", "iterations", "bits", "seed")
 
@@ -36,7 +37,14 @@ class Lengths(TaskBuilder):
         if stopping is None:
             return settings
         if "rebirth" in stopping:
-            resolved = smi.Rebirth(stopping["rebirth"]).resolved(self.length)
+            if self.settings.schedules[method.stopping].at is not None:
+                place = (*self.here, "settings", "schedules", method.stopping, "at")
+                message = "parts of inversions of many lengths leave at equal distances; drop at"
+                raise self.grid.error(place, message, ["rebirth alone"])
+            try:
+                resolved = smi.Rebirth(stopping["rebirth"]).resolved(self.length)
+            except SmiError as error:
+                raise self.grid.error((*self.here, "axes", "iterations"), f"{self.length}: {error}") from None
             return {**settings, "stopping": resolved.to_json()}
         reached = [
             pair for pair in zip(stopping["at"], stopping["drop"], strict=True) if pair[0] < self.length

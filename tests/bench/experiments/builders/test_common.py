@@ -237,6 +237,23 @@ def test_every_length_is_an_inversion_of_its_own():
     assert len({cell.tasks["images"].key for cell in cells}) == 3 * (8 + 4)
 
 
+def test_rebirths_of_many_lengths_leave_at_equal_distances(tmp_path):
+    def built(schedule, *lengths):
+        grid = yaml_text.read(TABLE3.with_name("ablation_iterations.yaml"))
+        grid["scales"]["digits"]["axes"]["iterations"] = list(lengths)
+        grid["scales"]["digits"]["settings"]["schedules"]["sparse77"] = schedule
+        path = tmp_path / "ablation_iterations.yaml"
+        path.write_text(yaml_text.dump(grid), encoding="utf-8")
+        return experiments.build(load(path), "digits", Sources())
+
+    with pytest.raises(BenchError, match=r"sparse77.*at.*equal distances; drop at; allowed: rebirth alone"):
+        built({"rebirth": 2, "at": [50]}, 200)
+    with pytest.raises(BenchError, match="iterations: 1: rebirth.parts is 2, more than the 1 iterations"):
+        built({"rebirth": 2}, 1)
+    stoppings = [cell.tasks["images"].settings["stopping"] for cell in built({"rebirth": 2}, 20, 200)]
+    assert [stopping["at"] for stopping in stoppings if stopping] == 3 * [[10]] + 3 * [[100]]
+
+
 def seeds_of(cells) -> dict[str, set[int]]:
     """Model -> seeds of its images."""
     found: dict[str, set[int]] = {}
