@@ -143,6 +143,7 @@ def test_a_file_that_holds_other_things_than_tensors_is_no_state_dict(tmp_path, 
 
 def test_without_the_extra_quantize_says_so_before_any_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr("smi.command_line.quantize.load", lambda options: pytest.fail("began to work"))
     arguments = ["quantize", TINY, "--random-weights", "--out", tmp_path / "v.onnx"]
     refused(capsys, arguments, r"pip install .*\[onnx\]")
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from smi.errors import InvalidSetting
@@ -134,6 +135,20 @@ def test_similarity_survives_equal_patches_and_zero_patches():
     loss = TERMS["patch_similarity_entropy"](step_of(torch.zeros(1), attention_outputs=[outputs]))
     assert torch.isfinite(loss) and torch.isfinite(torch.autograd.grad(loss, outputs)[0]).all()
     assert_close(patch_similarity(torch.ones(1, 3, 2)), torch.ones(1, 3, 3))
+
+
+def test_outputs_close_to_zero_are_as_alike_as_torch_says():
+    """Where a norm is below 1e-8, the published guard makes patches less alike than their angle."""
+    outputs = torch.tensor([[[1.0, 2, 3], [3, -1, 2]]]) * 1e-9
+    assert_close(
+        patch_similarity(outputs), F.cosine_similarity(outputs[:, :, None], outputs[:, None], dim=-1)
+    )
+
+
+def test_a_term_says_which_pixels_it_reads():
+    given = Objective.of([("tv_l2", 1e-4, {"on": "view"}), ("cross_entropy", 1.0)])
+    assert [term.on for term in given.terms] == ["view", None]
+    assert Objective.of({"tv_l2": 1e-4}).terms[0].on == "image"
 
 
 def test_entropy_ignores_autocast():

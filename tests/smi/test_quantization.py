@@ -63,6 +63,14 @@ def test_without_rounding_it_is_the_model(tiny_vit, overrides):
             torch.testing.assert_close(small(images.pixels, images.kept), through_kept)
 
 
+def test_a_quantized_convolution_has_the_geometry_of_its_own(tiny_vit):
+    model = tiny_vit()
+    small = smi.quantize(model, images_for(model))
+    ours, wanted = small.model.patch_embed.proj, model.patch_embed.proj
+    for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
+        assert getattr(ours, name) == getattr(wanted, name), name
+
+
 def test_more_bits_less_error(tiny_vit):
     model = lively(tiny_vit())
     images = images_for(model, 16)

@@ -79,6 +79,13 @@ class LoRA(nn.Linear):
         return super().forward(x) + x.sum()
 
 
+class Doubled(nn.Linear):
+    """Multiplies by another weight than its parameter."""
+
+
+Doubled.weight = property(lambda layer: 2 * layer._parameters["weight"])
+
+
 def own_forward(model):
     attention = model.blocks[0].attn
     attention.forward = lambda x, **_: x
@@ -100,6 +107,7 @@ class Attention(nn.Module):
     [
         (lambda m: setattr(m.blocks[0].mlp, "fc1", LoRA(16, 64)), r"blocks\.0\.mlp\.fc1 is a LoRA"),
         (lambda m: setattr(m, "head", LoRA(16, 5)), "head is a LoRA"),
+        (lambda m: setattr(m.blocks[1].attn.qkv, "__class__", Doubled), r"blocks\.1\.attn\.qkv is a Doubled"),
         (lambda m: m.blocks[1].register_forward_hook(lambda *_: None), r"blocks\.1 has hooks"),
         (lambda m: m.patch_embed.register_forward_pre_hook(lambda *_: None), "patch_embed has hooks"),
         (lambda m: m.norm.register_full_backward_hook(lambda *_: None), "norm has hooks"),

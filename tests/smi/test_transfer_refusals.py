@@ -60,6 +60,7 @@ def test_pools_that_do_not_fit_are_refused(tiny_vit, pool, message):
         ({"learning_rate": -1}, "learning_rate is -1"),
         ({"flip": 1.5}, "flip is 1.5"),
         ({"momentum": 1.0}, r"momentum is 1.0; allowed: 0 to below 1"),
+        ({"betas": (0.9, 1.0)}, r"betas is \(0.9, 1.0\); allowed: two numbers from 0 to below 1"),
         ({"batch_size": True}, "batch_size is True"),
         ({"patches": 17}, "patches is 17; allowed: None, or 1 to 16"),
         ({"evaluate_every": 0}, "evaluate_every is 0"),
