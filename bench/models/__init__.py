@@ -1,4 +1,5 @@
-"""Models by name, offline first: our own small ViTs of the digits and CIFAR scales, or any timm VisionTransformer.
+"""Models by name, offline first: our own small ViTs of the digits and CIFAR scales, any timm VisionTransformer, or a
+folder of transformers' (bench.models.folders).
 
 A model is first described (`describe`: JSON values that go into the settings of its teacher task: architecture,
 and where weights come from by content), then made (`create`), and once made kept as an artifact
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from bench.engine.atomic import sha256_of
 from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData
-from bench.models import cnn, published
+from bench.models import cnn, folders, published
 from bench.models.cnn import PlainCNN
 from bench.models.weights import cached_or_fetched, find_weights, fitting_weights, load_weights, local_weights
 
@@ -57,17 +58,26 @@ SEED_MARK = "@"  # `cifar_vit_small@1`: that architecture, trained from seed 1
 def describe(name: str, sources: Sources, weights: bool = True, classes: int | None = None) -> dict[str, Any]:
     """What identifies a model in a task's settings. Raises BenchError for unknown names and missing weights.
 
-    Own architectures give {"name", "architecture"}, timm models {"name", "weights": {"sha256"}},
-    wherever the file lies; weights=False leaves the weights out (for costs, which do not depend on them). classes: of
-    the data set that an own architecture is trained on (None: as it stands in ARCHITECTURES).
+    Own architectures give {"name", "architecture"}, timm models {"name", "weights": {"sha256"}}, folders what
+    bench.models.folders.describe says, wherever the file lies; weights=False leaves the weights out (for costs, which
+    do not depend on them). classes: of the data set that an own architecture is trained on (None: as it stands in
+    ARCHITECTURES).
     """
     if is_own(name):
         own, _ = split_seed(name)
         heads = {} if classes is None else {"num_classes": classes}
         return {"name": own, "architecture": {**ARCHITECTURES[own], **heads}}
-    if not timm.is_model(name.split(".")[0]):
+    if (folder := folders.find(name, sources)) is not None:
+        if (file := local_weights(name, sources)) is not None:
+            raise BenchError(f"model {name}: {folder} and {file} are both there; keep one")
+        described = folders.describe(name, folder)
+        return described if weights else {key: described[key] for key in described if key != "weights"}
+    if not is_named(name):
         hint = f"; near it: {', '.join(near)}" if (near := _near(name)) else ""
-        raise BenchError(f"unknown model {name!r}; known: {', '.join(ARCHITECTURES)} and timm's models{hint}")
+        raise BenchError(
+            f"unknown model {name!r}; known: {', '.join(ARCHITECTURES)}, timm's models, and folders that "
+            f"save_pretrained wrote, DIR/{name}/ of --checkpoints DIR{hint}"
+        )
     _check_tag(name)
     described = {"name": name}
     if weights:
@@ -121,11 +131,18 @@ def is_own(name: str) -> bool:
     return split_seed(name)[0] in ARCHITECTURES
 
 
+def is_named(name: str) -> bool:
+    """Whether the name alone tells the shape: one of ARCHITECTURES, or timm's."""
+    return is_own(name) or timm.is_model(name.split(".")[0])
+
+
 def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.Module:
     """The described model in eval mode; with its weights if `sources` is given and it has any (else random)."""
     if "architecture" in described:
         made = PlainCNN if "widths" in described["architecture"] else VisionTransformer
         model = made(**described["architecture"])
+    elif "blueprint" in described:
+        model = folders.build(described)
     else:
         heads = {"num_classes": described["classes"]} if "classes" in described else {}
         model = timm.create_model(described["name"], **heads)
@@ -133,6 +150,8 @@ def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.M
         state, mean, std = published.read(described["weights"])
         model.load_state_dict(state)
         set_data_config(model, mean, std)
+    elif sources is not None and "folder" in described.get("weights", {}):
+        folders.load(model, described["weights"], sources, new_head="classes" in described)
     elif sources is not None and "weights" in described:
         kind, where = find_weights(described["weights"].get("file", described["name"]), sources)
         path = cached_or_fetched(where) if kind == "hub" else where
@@ -142,9 +161,11 @@ def create(described: Mapping[str, Any], sources: Sources | None = None) -> nn.M
     return model.eval()
 
 
-def outline(name: str) -> VisionTransformer:
-    """The model without values (on the meta device): to ask for its patch grid, or whether it is handled."""
-    return _outline(describe(name, Sources(), weights=False))
+def outline(model: str | Mapping[str, Any]) -> VisionTransformer:
+    """The model without values (on the meta device): to ask for its patch grid, or whether it is handled.
+
+    model: as `describe` describes it; or a name, unless it is a folder's."""
+    return _outline(describe(model, Sources(), weights=False) if isinstance(model, str) else model)
 
 
 def _outline(described: Mapping[str, Any]) -> VisionTransformer:
@@ -160,9 +181,9 @@ def describe_own(name: str, dataset: str, classes: int, sources: Sources) -> dic
     path = local_weights(f"{name}.{dataset}", sources)
     if path is None:
         return None
-    fitting_weights(_outline({"name": name, "classes": classes}), path)
-    weights = {"file": f"{name}.{dataset}", "sha256": sha256_of(path)}
-    return {"name": name, "classes": classes, "weights": weights}
+    shape = {**describe(name, sources, weights=False), "classes": classes}
+    fitting_weights(_outline(shape), path)
+    return {**shape, "weights": {"file": f"{name}.{dataset}", "sha256": sha256_of(path)}}
 
 
 def data_config(model: nn.Module) -> dict[str, Any]:
@@ -221,7 +242,8 @@ def initialise_head(model: nn.Module, seed: int) -> None:
     for head in (model.head, getattr(model, "head_dist", None)):
         if isinstance(head, nn.Linear):
             nn.init.normal_(head.weight, std=0.02, generator=generator)
-            nn.init.zeros_(head.bias)
+            if head.bias is not None:
+                nn.init.zeros_(head.bias)
 
 
 def initialise(model: nn.Module, seed: int) -> None:

@@ -99,7 +99,7 @@ def _stages(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     if settings["stopping"] is None:
         return [{"patches": None, "iterations": iterations}]
     stopping = _stopping(settings)
-    patches = models.outline(settings["model"]["name"]).patch_embed.num_patches
+    patches = models.outline(settings["model"]).patch_embed.num_patches
     ends = [*stopping.at, iterations]
     counts = [None, *stopping.kept_counts(patches)]
     starts = [0, *stopping.at]
@@ -128,7 +128,7 @@ def _speed(seconds: Sequence[float], batch: int) -> dict[str, float]:
 
 def _flops(settings: Mapping[str, Any], kept: int | None, iterations: int) -> dict[str, float]:
     """The paper's convention per image and per batch of 128, in the last stage and over the run; exact GMACs."""
-    model = models.outline(settings["model"]["name"])
+    model = models.outline(settings["model"])
     size = {} if hasattr(model, "patch_embed") else {"image_size": settings["resolution"]}
     figures = {
         "paper_gflops_per_image": smi.flops.paper_gflops(model, kept, 1, **size),

@@ -132,6 +132,7 @@ def test_a_model_whose_normalisation_nobody_knows_is_taken_with_a_warning(tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         config = smi.to_timm(tmp_path).pretrained_cfg
+        smi.to_timm(made(CLASSIFIERS["ViT"]), processor=PROCESSOR)
     assert config["crop_mode"] == "center"
 
 

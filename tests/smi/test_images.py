@@ -160,12 +160,13 @@ def test_they_move_between_devices_and_say_what_they_are():
     assert repr(example(kept=None)) == "SyntheticImages(3 images of 1 x 8 x 12, all patches, seed 1)"
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3])
 def test_pictures_are_written_and_shown_in_notebooks(tmp_path, channels):
     images = example(pixels=PIXELS.repeat(1, channels, 1, 1))
     paths = images.save_png(tmp_path / "pictures")
     assert [path.name for path in paths] == ["0_class0.png", "1_class1.png", "2_class1.png"]
     read = pil_to_tensor(Image.open(paths[1])) / 255
+    assert len(read) == (3 if channels == 3 else 1)  # of other channels, the first is shown
     assert torch.allclose(read, images.pixels[1], atol=1 / 254)
     masked = pil_to_tensor(Image.open(images.save_png(tmp_path, masked=True)[0]))
     assert not masked[:, :4, 4:8].any()

@@ -128,3 +128,9 @@ def test_a_student_with_other_classes_is_refused(tiny_vit):
     for classes in (1, 4):
         with pytest.raises(smi.InvalidSetting, match="they must be equal"):
             smi.invert(tiny_vit(), 2, smi.recipe(recipe, student=tiny_vit(num_classes=classes)))
+
+
+def test_a_loss_that_couples_the_images_of_a_batch_is_not_split(tiny_vit):
+    psaq = smi.recipe("psaq", iterations=4, warmup=1)
+    with pytest.raises(smi.InvalidSetting, match="cannot split the term patch_similarity_entropy"):
+        smi.invert(tiny_vit(), 4, psaq, execution=smi.Execution(micro_batch=2))

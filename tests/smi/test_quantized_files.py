@@ -100,6 +100,14 @@ def test_four_bits_take_half_a_byte(small, saved):
     assert smi.load_quantized(saved).blocks[0].attn.qkv.codes.equal(layer.codes)
 
 
+def test_zeros_of_symmetric_weights_are_left_out(saved):
+    with safe_open(str(saved), framework="pt") as file:
+        names = set(file.keys())
+    layers = {name.removesuffix(".codes") for name in names if name.endswith(".codes")}
+    assert any("blocks." in layer for layer in layers)
+    assert not names & {f"{layer}.{part}" for layer in layers for part in ("zero", "offset")}
+
+
 def test_the_published_codes_stem_comes_along(tmp_path):
     model = vit()
     smi.quantize(model, images_for(model), 8, 8, deviations=["whole_stem"]).save(tmp_path / "v.safetensors")

@@ -201,6 +201,19 @@ def test_every_drop_of_a_student_is_drawn(tiny_vit, drop):
     assert not same(plain, dropped)
 
 
+def test_dropout_is_drawn_by_the_seed(tiny_vit):
+    """Of a pool of one image that is neither flipped nor moved, nothing else is drawn."""
+    recipe = with_recipe(batch_size=1, flip=0.0, jitter=0.0)
+    student = tiny_vit(seed=1, proj_drop_rate=0.3)
+    taught = [
+        weights(
+            smi.transfer(lively(tiny_vit), student, images().select(slice(0, 1)), **{**recipe, "seed": seed})
+        )
+        for seed in (0, 0, 1)
+    ]
+    assert same(taught[0], taught[1]) and not same(taught[0], taught[2])
+
+
 def test_torch_s_own_generator_goes_on_where_it_was(tiny_vit):
     torch.manual_seed(11)
     wanted = torch.rand(3)

@@ -161,7 +161,9 @@ class TaskBuilder:
         """The model's shape, accepted by the adapter. UnsupportedModel names what is not handled."""
         if model not in self._outlines:
             try:
-                self._outlines[model] = adapt(models.outline(model))
+                self._outlines[model] = adapt(
+                    models.outline(models.describe(model, self.sources, weights=False))
+                )
             except BenchError as error:
                 raise self.grid.error((*self.here, "axes"), str(error)) from None
         return self._outlines[model]

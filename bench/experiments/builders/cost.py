@@ -51,7 +51,7 @@ class CostTaskBuilder(TaskBuilder):
         if engine not in MODES:
             raise self.grid.error((*self.here, "axes", ENGINE), f"unknown engine {engine!r}", MODES)
         described = models.describe(model, self.sources, weights=False)
-        shape = models.outline(model)
+        shape = models.outline(described)
         own = getattr(shape, "patch_embed", None)
         if own is not None and (resolution, resolution) != tuple(own.img_size):
             message = f"{model} takes {own.img_size[0]} pixels a side, not {resolution}"

@@ -100,10 +100,9 @@ def _multiplications(record: Record, other: str) -> float | None:
     Ours: frozen weights, kept patches embedded alone, and patches of the last block as keys and values only. None
     where the loss costs more than the model (PSAQ-ViT's patch similarity).
     """
-    cell = record["cell"]
     if record["settings"]["recipe"]["name"] != "deepinversion":
         return None
-    model, kept = models.outline(cell["model"]), record["metrics"]["stages"][-1]["patches"]
+    model, kept = models.outline(record["settings"]["model"]), record["metrics"]["stages"][-1]["patches"]
     ours = own_gmacs(record)
     if other == "smi_dense":
         theirs = smi.flops.step_gmacs(model) - _spared(model, None)
@@ -115,7 +114,7 @@ def _multiplications(record: Record, other: str) -> float | None:
 
 def own_gmacs(record: Record) -> float:
     """GMACs of our step on one image. A loss that watches the blocks (PSAQ-ViT's) has the last one run whole."""
-    model, kept = models.outline(record["cell"]["model"]), record["metrics"]["stages"][-1]["patches"]
+    model, kept = models.outline(record["settings"]["model"]), record["metrics"]["stages"][-1]["patches"]
     whole = smi.flops.step_gmacs(model, kept, embed_kept_only=True)
     watched = record["settings"]["recipe"]["name"] != "deepinversion"
     return whole if watched else whole - _spared(model, kept)

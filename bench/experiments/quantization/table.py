@@ -92,6 +92,8 @@ def cost_rows(sheet: Sheet) -> list[dict[str, str]]:
     rows = []
     schedules = sheet.paper.get("settings", {}).get("schedules", {})
     for name in sheet.paper.get("axes", {}).get("model", []):
+        if not models.is_named(name):
+            continue  # a folder's: no name tells its shape
         model = models.outline(name)
         for label in sheet.paper["axes"]["method"]:
             method = sheet.methods[label]

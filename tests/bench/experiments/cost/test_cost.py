@@ -82,7 +82,7 @@ def done(method: str, batch: int, device_type: str, **metrics) -> dict:
     return {
         "cell": cell,
         "device_type": device_type,
-        "settings": {"recipe": {"name": "deepinversion"}},
+        "settings": {"recipe": {"name": "deepinversion"}, "model": {"name": cell["model"]}},
         "metrics": {"stages": [{"patches": patches}], **metrics},
     }
 

@@ -1,0 +1,97 @@
+"""A folder as transformers' `save_pretrained` writes it, `DIR/<model>/` of `--checkpoints DIR`, as a model of grids.
+
+It becomes a timm ViT with the same logits (smi.to_timm). What identifies it in a task's settings is its shape
+("blueprint") and the sha256 of its files, wherever the folder lies; transformers need not be installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.engine.atomic import sha256_of
+from bench.engine.task import Sources
+from bench.errors import BenchError, MissingData
+from bench.models.checkpoints import note
+from bench.models.weights import HEADS
+from smi.errors import SmiError
+from smi.foreign import folder as saved
+from smi.foreign.blueprint import Blueprint
+
+
+def find(name: str, sources: Sources) -> Path | None:
+    """The folder of that name among the checkpoints, if it is one that `save_pretrained` wrote."""
+    if sources.checkpoints is None or Path(name).name != name:
+        return None
+    folder = Path(sources.checkpoints) / name
+    return folder if saved.is_one(folder) else None
+
+
+def describe(name: str, folder: Path) -> dict[str, Any]:
+    """{"name", "blueprint", "weights": {"folder", "sha256"}}. BenchError, one line, for a damaged folder, and for a
+    model that is not handled."""
+    blueprint, tensors = _read(folder)
+    _fitting(blueprint.build(), tensors, folder)  # a damaged file is refused before any work depends on it
+    shape = replace(blueprint, labels=()).to_json()
+    return {"name": name, "blueprint": shape, "weights": {"folder": name, "sha256": _digest(folder)}}
+
+
+def build(described: Mapping[str, Any]) -> nn.Module:
+    """The described model with random weights; "classes": of a fresh head in place of its own."""
+    blueprint = Blueprint.from_json(described["blueprint"])
+    return replace(blueprint, classes=described.get("classes", blueprint.classes)).build()
+
+
+def load(model: nn.Module, weights: Mapping[str, str], sources: Sources, new_head: bool) -> None:
+    """Load what `describe` has described. new_head: leave the model's classifier as it is.
+
+    Raises MissingData where the folder is not there, BenchError where it holds other weights by now.
+    """
+    folder = find(weights["folder"], sources)
+    if folder is None:
+        raise MissingData(
+            f"no folder {weights['folder']} with a config.json in --checkpoints {sources.checkpoints}"
+        )
+    if _digest(folder) != weights["sha256"]:
+        raise BenchError(f"{folder} holds other weights than those planned with")
+    _, tensors = _read(folder)
+    if new_head:
+        own = {name: value for name, value in model.state_dict().items() if name.startswith(HEADS)}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(HEADS)} | own
+    model.load_state_dict(_fitting(model, tensors, folder))
+
+
+def _read(folder: Path) -> tuple[Blueprint, dict[str, Tensor]]:
+    try:
+        blueprint, tensors, kind, known = saved.read(folder)
+    except SmiError as error:
+        raise BenchError(str(error)) from None
+    if not known:
+        note(
+            f"{folder}: no image processor says how pictures of this {kind} are normalised; ImageNet's mean and std "
+            "are taken"
+        )
+    return blueprint, tensors
+
+
+def _fitting(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """The weights in float32, held to the model name by name."""
+    expected = model.state_dict()
+    for name in sorted({*expected, *tensors}):
+        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape:
+            raise BenchError(f"{folder}: its weights are not those of its config.json, e.g. {name}")
+        if not torch.isfinite(tensors[name].float()).all():
+            raise BenchError(f"{folder}: {name} holds NaN or infinite values; such a model answers nothing")
+    return {name: value.float() for name, value in tensors.items()}
+
+
+def _digest(folder: Path) -> str:
+    """Of all files that say what the model is, by their contents."""
+    files = "\n".join(f"{path.name}\t{sha256_of(path)}" for path in saved.files(folder))
+    return hashlib.sha256(files.encode()).hexdigest()
