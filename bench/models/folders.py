@@ -37,7 +37,7 @@ def describe(name: str, folder: Path) -> dict[str, Any]:
     """{"name", "blueprint", "weights": {"folder", "sha256"}}. BenchError, one line, for a damaged folder, and for a
     model that is not handled."""
     blueprint, tensors = _read(folder)
-    _fitting(blueprint.build(), tensors, folder)  # a damaged file is refused before any work depends on it
+    _fitting(_outline(blueprint, folder), tensors, folder)  # refused before any work depends on it
     shape = replace(blueprint, labels=()).to_json()
     return {"name": name, "blueprint": shape, "weights": {"folder": name, "sha256": _digest(folder)}}
 
@@ -78,6 +78,15 @@ def _read(folder: Path) -> tuple[Blueprint, dict[str, Tensor]]:
             "are taken"
         )
     return blueprint, tensors
+
+
+def _outline(blueprint: Blueprint, folder: Path) -> nn.Module:
+    """The model without values (on the meta device)."""
+    try:
+        with saved.fitting_values(folder), torch.device("meta"):
+            return blueprint.build()
+    except SmiError as error:
+        raise BenchError(str(error)) from None
 
 
 def _fitting(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:

@@ -46,7 +46,8 @@ def to_timm(
     if isinstance(model, (str, Path)):
         blueprint, tensors, kind, known = folder.read(model, processor, size)
         _warn_unless(known, kind, blueprint)
-        return blueprint.load(tensors, kind)
+        with folder.fitting_values(model):
+            return blueprint.load(tensors, kind)
     if not isinstance(model, nn.Module):
         raise UnsupportedModel(
             f"the model is a {type(model).__name__}; allowed: a torch.nn.Module, or a folder that save_pretrained wrote"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,19 @@ def files(folder: str | Path) -> list[Path]:
     return [*found, folder / processor.FILE] if (folder / processor.FILE).is_file() else found
 
 
+@contextmanager
+def fitting_values(folder: str | Path) -> Iterator[None]:
+    """What a value of the wrong kind in the folder's JSON files breaks in the block, as UnsupportedModel, one line."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as cause:
+        what = f"{type(cause).__name__}: {' '.join(str(cause).split())[:160]}"
+        raise UnsupportedModel(
+            f"{folder}: a value in {CONFIG}, {INDEX} or {processor.FILE} is not of the kind that transformers write "
+            f"there ({what})"
+        ) from cause
+
+
 def read(
     folder: str | Path, processor_given: Any = None, image_size: tuple[int, int] | None = None
 ) -> tuple[Blueprint, dict[str, Tensor], str, bool]:
@@ -44,6 +59,13 @@ def read(
         raise UnsupportedModel(
             f"{folder}: there is no {CONFIG}; allowed: a folder that save_pretrained wrote"
         )
+    with fitting_values(folder):
+        return _read(folder, processor_given, image_size)
+
+
+def _read(
+    folder: Path, processor_given: Any, image_size: tuple[int, int] | None
+) -> tuple[Blueprint, dict[str, Tensor], str, bool]:
     config = processor.read_json(folder / CONFIG)
     kinds = config.get("architectures") or [f"a {config.get('model_type', 'nameless model')}"]
     settings = processor.settings_of(folder if processor_given is None else processor_given)

@@ -211,6 +211,33 @@ class FullyShardedDataParallel(nn.Module):
     """Stands for torch's, which needs a process group."""
 
 
+WRONG = ("x", None, -1, [], {}, [1], {"a": 1}, 1e9, True, {"0": 5}, {"x": "cat"})
+
+
+@pytest.mark.filterwarnings("ignore:.*no image processor says")
+@pytest.mark.parametrize("name", ["ViT", "DINOv2"])
+def test_wrong_values_in_a_folder_are_refused_in_one_line(name, tmp_path):
+    made(CLASSIFIERS[name]).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    refused = 0
+    for file in ("config.json", "preprocessor_config.json"):
+        sound = json.loads((tmp_path / file).read_text())
+        for key, value in [(key, value) for key in sound for value in WRONG]:
+            (tmp_path / file).write_text(json.dumps({**sound, key: value}))
+            try:
+                smi.to_timm(tmp_path)
+            except smi.UnsupportedModel as error:
+                refused += 1
+                assert "\n" not in str(error)
+        (tmp_path / file).write_text(json.dumps(sound))
+    assert refused > 20
+    (tmp_path / "model.safetensors").rename(tmp_path / "elsewhere")
+    for index in ('{"weight_map": []}', '{"weight_map": 3}', '{"weight_map": {"a": "gone.safetensors"}}'):
+        (tmp_path / "model.safetensors.index.json").write_text(index)
+        with pytest.raises(smi.UnsupportedModel):
+            smi.to_timm(tmp_path)
+
+
 def test_wrappers_are_taken_off(tiny_vit):
     model = tiny_vit()
     compiled = torch.compile(model)
