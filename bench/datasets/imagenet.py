@@ -20,7 +20,7 @@ from bench.datasets.pictures import (
 )
 from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData, RefusedSetting
-from smi.checks import is_number
+from smi.checks import is_number, is_whole
 
 
 class ImageNet:
@@ -44,9 +44,7 @@ class ImageNet:
                 f"data set imagenet: crop_pct must be above 0 and at most 1, not {self.crop_pct!r}"
             )
         self.subset = settings.get("subset")
-        if "subset" in settings and (
-            not isinstance(self.subset, int) or isinstance(self.subset, bool) or self.subset < 1
-        ):
+        if "subset" in settings and not (is_whole(self.subset) and self.subset >= 1):
             raise RefusedSetting(
                 f"data set imagenet: subset must be a whole number of at least 1, not {self.subset!r}"
             )

@@ -70,8 +70,7 @@ def describe(name: str, sources: Sources, weights: bool = True, classes: int | N
     if (folder := folders.find(name, sources)) is not None:
         if (file := local_weights(name, sources)) is not None:
             raise BenchError(f"model {name}: {folder} and {file} are both there; keep one")
-        described = folders.describe(name, folder)
-        return described if weights else {key: described[key] for key in described if key != "weights"}
+        return folders.describe(name, folder, weights)
     if not is_named(name):
         hint = f"; near it: {', '.join(near)}" if (near := _near(name)) else ""
         raise BenchError(

@@ -19,7 +19,7 @@ from bench.engine.atomic import sha256_of
 from bench.engine.task import Sources
 from bench.errors import BenchError, MissingData
 from bench.models.checkpoints import note
-from bench.models.weights import HEADS
+from bench.models.weights import held_to
 from smi.errors import SmiError
 from smi.foreign import folder as saved
 from smi.foreign.blueprint import Blueprint
@@ -33,13 +33,16 @@ def find(name: str, sources: Sources) -> Path | None:
     return folder if saved.is_one(folder) else None
 
 
-def describe(name: str, folder: Path) -> dict[str, Any]:
-    """{"name", "blueprint", "weights": {"folder", "sha256"}}. BenchError, one line, for a damaged folder, and for a
-    model that is not handled."""
+def describe(name: str, folder: Path, weights: bool) -> dict[str, Any]:
+    """{"name", "blueprint"} and, if asked for, "weights": {"folder", "sha256"}. BenchError, one line, for a damaged
+    folder, and for a model that is not handled."""
     blueprint, tensors = _read(folder)
-    _fitting(_outline(blueprint, folder), tensors, folder)  # refused before any work depends on it
-    shape = replace(blueprint, labels=()).to_json()
-    return {"name": name, "blueprint": shape, "weights": {"folder": name, "sha256": _digest(folder)}}
+    outline = _outline(blueprint, folder)
+    described: dict[str, Any] = {"name": name, "blueprint": replace(blueprint, labels=()).to_json()}
+    if weights:
+        held_to(outline, tensors, folder)  # refused before any work depends on it
+        described["weights"] = {"folder": name, "sha256": _digest(folder)}
+    return described
 
 
 def build(described: Mapping[str, Any]) -> nn.Module:
@@ -61,10 +64,7 @@ def load(model: nn.Module, weights: Mapping[str, str], sources: Sources, new_hea
     if _digest(folder) != weights["sha256"]:
         raise BenchError(f"{folder} holds other weights than those planned with")
     _, tensors = _read(folder)
-    if new_head:
-        own = {name: value for name, value in model.state_dict().items() if name.startswith(HEADS)}
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(HEADS)} | own
-    model.load_state_dict(_fitting(model, tensors, folder))
+    model.load_state_dict(held_to(model, tensors, folder, new_head))
 
 
 def _read(folder: Path) -> tuple[Blueprint, dict[str, Tensor]]:
@@ -87,17 +87,6 @@ def _outline(blueprint: Blueprint, folder: Path) -> nn.Module:
             return blueprint.build()
     except SmiError as error:
         raise BenchError(str(error)) from None
-
-
-def _fitting(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The weights in float32, held to the model name by name."""
-    expected = model.state_dict()
-    for name in sorted({*expected, *tensors}):
-        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape:
-            raise BenchError(f"{folder}: its weights are not those of its config.json, e.g. {name}")
-        if not torch.isfinite(tensors[name].float()).all():
-            raise BenchError(f"{folder}: {name} holds NaN or infinite values; such a model answers nothing")
-    return {name: value.float() for name, value in tensors.items()}
 
 
 def _digest(folder: Path) -> str:

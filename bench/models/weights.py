@@ -108,6 +108,13 @@ def fitting_weights(model: nn.Module, path: Path, new_head: bool = False) -> dic
     state = read_weights(path)
     if isinstance(model, VisionTransformer):
         state = _as_timm_names_them(model, path, state)
+    return held_to(model, state, path, new_head)
+
+
+def held_to(
+    model: nn.Module, state: dict[str, Tensor], path: Path, new_head: bool = False
+) -> dict[str, Tensor]:
+    """A state dict read from `path`, made sure to be the model's own, name by name; new_head as in `load_weights`."""
     expected = model.state_dict()
     if new_head:
         own = {name: value for name, value in expected.items() if name.startswith(HEADS)}

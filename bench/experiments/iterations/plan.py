@@ -7,7 +7,6 @@ quantizers; without it, the paper's.
 
 from __future__ import annotations
 
-import smi
 from bench.engine.plan import CellTasks
 from bench.engine.task import Sources, Task
 from bench.experiments.builders.common import TaskBuilder
@@ -37,15 +36,15 @@ class Lengths(TaskBuilder):
         if stopping is None:
             return settings
         if "rebirth" in stopping:
-            if self.settings.schedules[method.stopping].at is not None:
+            schedule = self.schedule(method.stopping)
+            if schedule.at is not None:
                 place = (*self.here, "settings", "schedules", method.stopping, "at")
                 message = "parts of inversions of many lengths leave at equal distances; drop at"
                 raise self.grid.error(place, message, ["rebirth alone"])
             try:
-                resolved = smi.Rebirth(stopping["rebirth"]).resolved(self.length)
+                return {**settings, "stopping": schedule.resolved(self.length).to_json()}
             except SmiError as error:
                 raise self.grid.error((*self.here, "axes", "iterations"), f"{self.length}: {error}") from None
-            return {**settings, "stopping": resolved.to_json()}
         reached = [
             pair for pair in zip(stopping["at"], stopping["drop"], strict=True) if pair[0] < self.length
         ]
