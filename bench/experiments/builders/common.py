@@ -1,4 +1,4 @@
-"""What experiments share: the schema of methods and settings, and the tasks for teachers and images.
+"""What experiments share: the tasks for teachers and images.
 
 Two grids that ask for the same teacher or the same images get the same task, and so one result.
 """
@@ -9,92 +9,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar
 
 import smi
 from bench import datasets, models
 from bench.engine.task import Sources, Task
 from bench.errors import BenchError, MissingData, RefusedSetting
 from bench.experiments.builders import outside, seeds
-from bench.grid import Grid, Strict
+from bench.experiments.builders.schemas import Method, Settings
+from bench.grid import Grid
 from bench.grid.spelling import one_spelling
 from bench.models import training
 from bench.tasks import KINDS
-from bench.tasks.engines import AUTO, Engine
-from smi.device import Precision
 from smi.errors import InvalidSetting, SmiError
 from smi.rebirth import Schedule as AnySchedule
 from smi.vit import TokenModel, adapt
-
-Count = Annotated[int, Field(ge=1)]
-Number = float
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-OwnSource = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]  # module:function
-
-
-class Schedule(Strict):
-    """When which fraction of the patches stops (smi.Stopping: at, drop), or in how many parts they leave (smi.Rebirth:
-    rebirth, and at where not at equal distances)."""
-
-    at: Annotated[list[int], Field(min_length=1)] | None = None
-    drop: Number | list[Number] | None = None
-    rebirth: Count | None = None
-
-    def stopping(self) -> AnySchedule:
-        at = None if self.at is None else tuple(self.at)
-        if self.rebirth is not None and self.drop is None:
-            return smi.Rebirth(self.rebirth, at)
-        if self.rebirth is not None or at is None or self.drop is None:
-            raise InvalidSetting("a schedule is at and drop, or rebirth with or without at")
-        return smi.Stopping(at, tuple(self.drop) if isinstance(self.drop, list) else self.drop)
-
-
-class Images(Strict):
-    """How many images, how many of them are inverted together (default: all), in which precision, run how."""
-
-    count: Count = 32
-    batch_size: Count | None = None
-    precision: Precision = "fp32"
-    engine: Engine = AUTO
-
-
-class Method(Strict):
-    """Where a method's images come from. `stopping` and `random_patches` name a schedule of the scale: the one to
-    stop by, and the one that says how many patches, chosen at random, are fed forward."""
-
-    title: str
-    source: Literal["none", "inversion", "real", "noise", "files"] | OwnSource
-    recipe: str | None = None
-    stopping: str | None = None
-    score: str = "cls_attention"
-    random_patches: str | None = None
-    files: str | None = None  # of source "files": pictures in a folder, or saved images (bench.tasks.given)
-    options: dict[str, Any] = {}  # of source "module:function": further arguments of the function
-
-
-class Tutor(Strict):
-    """A model that is trained first, from the same pictures and the seed of the model that then learns its logits, at a
-    temperature, in a share `mix` of the batches on blended pictures (bench.models.training)."""
-
-    model: str
-    temperature: Number = training.DEFAULTS["temperature"]
-    mix: Number = training.DEFAULTS["mix"]
-    training: dict[str, Any] = {}
-
-
-class Settings(Strict):
-    """The settings of one scale that make its images. Recipes and schedules are named; methods refer to them."""
-
-    teacher: dict[str, Any] = {}  # bench.models.training.DEFAULTS, for models that are trained here
-    tutor: Tutor | None = None  # of models that are trained here; without one they learn the labels
-    seeds: Literal["shared", "per_teacher"] = "shared"  # of images (and students): builders/seeds.py
-    teacher_seed: Seed = 0  # of a model whose name does not say it (bench.models.split_seed)
-    datasets: dict[str, dict[str, Any]] = {}  # e.g. imagenet: {crop_pct: 0.875}
-    images: Images = Images()
-    recipes: dict[str, dict[str, Any]] = {}  # recipe -> what this scale changes in it
-    schedules: dict[str, Schedule] = {}
 
 
 @dataclass

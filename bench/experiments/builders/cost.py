@@ -8,7 +8,8 @@ from pydantic import Field
 
 from bench import models
 from bench.engine.task import Task
-from bench.experiments.builders.common import Method, Settings, TaskBuilder
+from bench.experiments.builders.common import TaskBuilder
+from bench.experiments.builders.schemas import Method, Settings
 from bench.tasks.engines import MODES
 from smi.device import PRECISIONS
 

@@ -13,7 +13,7 @@ from smi.errors import SmiError
 
 
 class _Method(Protocol):
-    """The fields of bench.experiments.builders.common.Method that are looked at here."""
+    """The fields of bench.experiments.builders.schemas.Method that are looked at here."""
 
     source: str
     files: str | None

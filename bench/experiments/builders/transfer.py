@@ -17,7 +17,8 @@ from bench import models
 from bench.engine.task import Task
 from bench.errors import BenchError
 from bench.experiments.builders import seeds
-from bench.experiments.builders.common import Count, Method, Number, Seed, Settings, TaskBuilder
+from bench.experiments.builders.common import TaskBuilder
+from bench.experiments.builders.schemas import Count, Method, Number, Seed, Settings
 from bench.experiments.builders.seeds import SET_STRIDE
 from bench.grid import Strict
 from bench.models import fine_tuning

@@ -9,8 +9,9 @@ from pydantic import Field
 from bench import models
 from bench.engine.plan import CellTasks
 from bench.engine.task import Sources, Task
-from bench.experiments.builders.common import Settings, TaskBuilder
+from bench.experiments.builders.common import TaskBuilder
 from bench.experiments.builders.quantization import check_quantizers
+from bench.experiments.builders.schemas import Settings
 from bench.grid import Grid, parse_bits
 from smi.quantization import PROFILES
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from bench.engine.plan import CellTasks
 from bench.engine.task import Sources
-from bench.experiments.builders import common
+from bench.experiments.builders import common, schemas
 from bench.experiments.builders.quantization import AXES, DEFAULT, cell_tasks, quantizer_settings
 from bench.grid import Grid
 from smi.published import OF_CALIBRATION, OF_INVERSION
 from smi.quantization import QUANTIZERS
 
 
-class Method(common.Method):
+class Method(schemas.Method):
     """deviations: those of the inversion and of the calibration, in one list."""
 
     deviations: list[str] = []

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from bench.engine.plan import CellTasks
 from bench.engine.task import Sources, Task
-from bench.experiments.builders.common import Settings, TaskBuilder
+from bench.experiments.builders.common import TaskBuilder
+from bench.experiments.builders.schemas import Settings
 from bench.grid import Grid
 
 AXES = ("model", "dataset", "method", "seed")

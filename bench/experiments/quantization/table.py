@@ -13,8 +13,8 @@ import pandas as pd
 import smi
 from bench import models
 from bench.experiments import paper
-from bench.experiments.builders.common import Schedule
 from bench.experiments.builders.quantization import DEFAULT, QUANTIZER
+from bench.experiments.builders.schemas import Schedule
 from bench.experiments.quantization import apart
 from bench.experiments.quantization.apart import ROW
 from bench.grid import PAPER_SCALE
