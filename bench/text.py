@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
 
 def duration(seconds: float) -> str:
     """`8 s`, `3 min 20 s`, `2 h 5 min`, `4 days 3 h`."""
@@ -34,3 +36,12 @@ def one_line(text: str, limit: int = 400) -> str:
     """Text with line ends and control characters made visible, cut at `limit` characters."""
     text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def bytes_text(number: float) -> str:
+    """`17 B`, `1.2 kB`, `7.5 GB`: of 1000 each."""
+    for unit in UNITS[:-1]:
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} {UNITS[-1]}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.cli.arguments import Parser, exit_code
 from bench.engine.store import Store, layout, upkeep
 from bench.errors import StoreError
-from bench.text import plural
+from bench.text import bytes_text, plural
 
 ACTIONS = {
     "migrate": "bring a store of an earlier version to this one's layout; may be stopped and run again",
@@ -17,7 +17,6 @@ ACTIONS = {
     "verify": "read every record and artifact; exit code 1 where one is damaged",
     "du": "how much room the store takes, by kind of task",
 }
-UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +61,7 @@ def _gc(store: Store, dry: bool) -> int:
         print(f"{found.path}: {found.why}")
         if not dry:
             upkeep.remove(found)
-    print(f"{plural(number, 'thing')}, {_bytes(freed)}" + (" to remove" if dry else " removed"))
+    print(f"{plural(number, 'thing')}, {bytes_text(freed)}" + (" to remove" if dry else " removed"))
     return 0
 
 
@@ -78,16 +77,8 @@ def _verify(store: Store) -> int:
 
 def _du(store: Store) -> int:
     for name, (files, size) in upkeep.room(store).items():
-        print(f"{_bytes(size):>10}  {plural(files, 'file'):>16}  {name}")
+        print(f"{bytes_text(size):>10}  {plural(files, 'file'):>16}  {name}")
     return 0
-
-
-def _bytes(number: float) -> str:
-    for unit in UNITS:
-        if number < 1000 or unit == UNITS[-1]:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    raise AssertionError
 
 
 if __name__ == "__main__":

@@ -18,11 +18,13 @@ from smi.device import float32_arithmetic
 @dataclass(frozen=True)
 class Kind:
     """A version, what does the work (writes artifacts to job.out and returns metrics, JSON values), and whether it is
-    resumable: saves its state when told to stop, and goes on from there. What is not must fit a job's time limit."""
+    resumable: saves its state when told to stop, and goes on from there. What is not must fit a job's time limit.
+    measures: its metrics are a machine's speed, of which no two runs agree."""
 
     version: int
     work: Callable[[Job], dict[str, Any]]
     resumable: bool = False
+    measures: bool = False
 
     def run(self, job: Job) -> dict[str, Any]:
         # float32 means IEEE's on every device, whatever torch's own default is, unless the task's precision says tf32
@@ -36,6 +38,6 @@ KINDS: dict[str, Kind] = {
     "evaluate": Kind(1, evaluate.run),
     "quantize": Kind(1, quantize.run),
     "transfer": Kind(2, transfer.run, resumable=True),
-    "cost": Kind(2, cost.run),
-    "deploy": Kind(1, deploy.run),
+    "cost": Kind(2, cost.run, measures=True),
+    "deploy": Kind(1, deploy.run, measures=True),
 }

@@ -145,7 +145,7 @@ class Store:
 
     def checkpoint(self, task: Task) -> Path:
         """The file for a task's resumable state."""
-        return self.root / "checkpoints" / task.name / "state"
+        return self._state(task.name)
 
     def records(self, kind: str) -> Iterator[Record]:
         """Every intact record of a kind, whatever grid it came from."""
@@ -174,25 +174,34 @@ class Store:
         Does nothing if the claim has passed to another process, whose result counts then.
         """
         artifacts = _describe(work)
+        done = {**record, **identity(task), "status": "done", "artifacts": artifacts}
+        self._publish(task.name, claim, work, seal(done))
+
+    def adopt(self, name: str, claim: Claim, work: Path, record: Record) -> None:
+        """Publish what another store has done, as `finish` does: files that are as the record says, and the record."""
+        self._publish(name, claim, work, record)
+
+    def _publish(self, name: str, claim: Claim, work: Path, record: Record) -> None:
         if not claim.is_mine():
             shutil.rmtree(work, ignore_errors=True)
             return
-        final = self.artifacts(task)
+        final = self.artifacts_named(name)
         if final.exists():
-            os.rename(final, self.root / "tmp" / f"{task.name}.replaced.{claim.holder.token}")
-        if artifacts:
+            os.rename(final, self.root / "tmp" / f"{name}.replaced.{claim.holder.token}")
+        if record["artifacts"]:
             _make_folder(final.parent)
             os.rename(work, final)
             atomic.sync_folder(final.parent)
-        self._write_record(task, {**record, "status": "done", "artifacts": artifacts})
-        self.drop_checkpoint(task)
-        for left in (self.root / "tmp").glob(f"{task.name}.*"):
+        self._write_record(name, record)
+        shutil.rmtree(self._state(name).parent, ignore_errors=True)
+        for left in (self.root / "tmp").glob(f"{name}.*"):
             shutil.rmtree(left, ignore_errors=True)
 
     def fail(self, task: Task, claim: Claim, record: Mapping[str, Any]) -> None:
         """Record a failure, unless the claim has passed to another process."""
         if claim.is_mine():
-            self._write_record(task, {**record, "status": "failed", "artifacts": {}})
+            failed = {**record, **identity(task), "status": "failed", "artifacts": {}}
+            self._write_record(task.name, seal(failed))
 
     def forget(self, task: Task) -> None:
         """Remove a task's record (failed, or damaged) so that the task is to do again. Its checkpoint stays."""
@@ -206,9 +215,13 @@ class Store:
     def drop_checkpoint(self, task: Task) -> None:
         shutil.rmtree(self.checkpoint(task).parent, ignore_errors=True)
 
-    def _write_record(self, task: Task, record: Mapping[str, Any]) -> None:
-        _make_folder(self.record_path(task).parent)
-        atomic.write_json(self.record_path(task), seal({**record, **identity(task)}), self.root / "tmp")
+    def _write_record(self, name: str, record: Record) -> None:
+        path = self._record_path(name)
+        _make_folder(path.parent)
+        atomic.write_json(path, record, self.root / "tmp")
+
+    def _state(self, name: str) -> Path:
+        return self.root / "checkpoints" / name / "state"
 
     def _record_path(self, name: str) -> Path:
         return layout.place(self.root, "records", f"{name}.json")
