@@ -39,5 +39,5 @@ KINDS: dict[str, Kind] = {
     "quantize": Kind(1, quantize.run),
     "transfer": Kind(2, transfer.run, resumable=True),
     "cost": Kind(2, cost.run, measures=True),
-    "deploy": Kind(1, deploy.run, measures=True),
+    "deploy": Kind(2, deploy.run, measures=True),
 }

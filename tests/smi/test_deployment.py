@@ -9,6 +9,7 @@ from quantized_models import KINDS, images_for, pictures_for, quantized, random_
 
 import smi
 from smi.quantization import export_float
+from smi.quantization.deployment import runtime
 from smi.quantization.deployment.runtime import OnnxViT, session
 
 onnx = pytest.importorskip("onnx")
@@ -205,7 +206,7 @@ def test_the_checker_passes(file):
 )
 def test_cpus_whose_kernels_saturate_are_told(flags, warned, tmp_path, monkeypatch):
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags}\n")
-    monkeypatch.setattr("smi.quantization.deployment.export._CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("smi.quantization.deployment.processor._CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     small = quantized("plain", 8, 8)
     with warnings.catch_warnings(record=True) as caught:
@@ -223,3 +224,21 @@ def test_weights_stand_beside_a_file_that_would_be_too_large(small, tmp_path, mo
     assert sorted(one.name for one in tmp_path.iterdir()) == ["vit.onnx", "vit.onnx.data"]
     pictures = pictures_for(small)
     assert apart(OnnxViT(written.path, 1)(pictures), small.deployed()(pictures)) < 0.02
+
+
+def test_sessions_are_kept_from_saturating_where_the_processor_would(tmp_path, monkeypatch):
+    """Asked of onnxruntime itself: the option costs half the speed, so that it stands only where it is needed."""
+    file = quantized("plain", 8, 8).export(tmp_path / "vit.onnx").path
+    asked = {}
+    for lacking in (True, False):
+        monkeypatch.setattr(runtime, "saturates", lambda lacking=lacking: lacking)
+        for precise in (None, True, False):
+            options = runtime.session(file, 1, precise).get_session_options()
+            try:
+                asked[lacking, precise] = options.get_session_config_entry("session.x64quantprecision")
+            except RuntimeError:  # not set
+                asked[lacking, precise] = ""
+    assert asked == {
+        (True, None): "1", (True, True): "1", (True, False): "",
+        (False, None): "", (False, True): "1", (False, False): "",
+    }  # fmt: skip

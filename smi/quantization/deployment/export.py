@@ -6,7 +6,6 @@ What a file computes is what `QuantizedViT.deployed` computes: quantizers are dr
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from smi.errors import InvalidSetting, MissingExtra
 from smi.quantization import saving
+from smi.quantization.deployment.processor import saturates
 
 if TYPE_CHECKING:
     from smi.quantization.model import QuantizedViT
@@ -26,7 +26,6 @@ PACKINGS: Mapping[str, str] = {
 }
 OPSET, IR_VERSION = 21, 10
 _LARGEST = 2**31 - 2**20  # bytes of a protobuf, less room for what is not weights
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -182,27 +181,11 @@ def _say(deployed: QuantizedViT, in_float: Mapping[str, str], products: int, pac
     reasons = sorted(set(in_float.values()))
     if in_float and packing != "int4":
         _warn(f"{len(in_float)} of {products} quantized matrix products run in float: {'; '.join(reasons)}")
-    if packing == "int8" and saturates(deployed.weight_bits, _CPUINFO):
+    if packing == "int8" and saturates(deployed.weight_bits):
         _warn(
             "this CPU has no VNNI: there 8-bit weights saturate in onnxruntime's integer kernels; export with "
-            "reduce_range=True, or run the session with session.x64quantprecision=1 (smi does)"
+            "reduce_range=True, or run the session with session.x64quantprecision=1 (smi does, on such a CPU)"
         )
-
-
-def saturates(weight_bits: int, cpuinfo: Path = _CPUINFO) -> bool:
-    """Whether uint8 times int8 kernels lose sums on this machine: x86 without VNNI, weights of 8 bits."""
-    if weight_bits < 8 or platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    return not instructions(cpuinfo) & {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"}
-
-
-def instructions(cpuinfo: Path = _CPUINFO) -> set[str]:
-    """The CPU's flags, as Linux names them; empty where it does not tell."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return set()
-    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
 
 
 def _warn(text: str) -> None:

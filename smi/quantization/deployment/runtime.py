@@ -14,17 +14,19 @@ from torch import Tensor
 
 from smi.errors import InvalidFile, InvalidImages, MissingExtra
 from smi.quantization.deployment.export import checksum, need_onnx
+from smi.quantization.deployment.processor import saturates
 
 
 class OnnxViT:
     """An exported file, ready to run on the CPU: forward(image) -> logits, as the model that it was made of.
 
-    threads: of onnxruntime (its own choice by default). about: what the file says of itself. Sums are exact on x86
-    without VNNI too (session.x64quantprecision); precise=False leaves onnxruntime to its own ways.
+    threads: of onnxruntime (its own choice by default). about: what the file says of itself.
+    precise: sums that do not saturate on x86 without VNNI (session.x64quantprecision), by slower kernels; by default
+    where the processor lacks VNNI, and only there: with it sums are exact, and kernels twice as fast without.
     Raises InvalidFile for a file that is missing, damaged, changed, or that this onnxruntime cannot run.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0, precise: bool = True) -> None:
+    def __init__(self, path: str | Path, threads: int = 0, precise: bool | None = None) -> None:
         self.about = describe(path)
         self.path, self.session = Path(path), session(path, threads, precise)
         self.input = self.session.get_inputs()[0]
@@ -42,7 +44,9 @@ class OnnxViT:
         return torch.from_numpy(logits)
 
 
-def session(path: str | Path, threads: int = 0, precise: bool = True, optimised: Path | None = None) -> Any:
+def session(
+    path: str | Path, threads: int = 0, precise: bool | None = None, optimised: Path | None = None
+) -> Any:
     """An onnxruntime session of the file on the CPU; optimised: where to write the graph as it is run."""
     try:
         import onnxruntime
@@ -53,8 +57,9 @@ def session(path: str | Path, threads: int = 0, precise: bool = True, optimised:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
-    if precise:
+    if saturates() if precise is None else precise:
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if precise is not False:
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
