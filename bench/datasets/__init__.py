@@ -131,6 +131,8 @@ def in_memory(split: TorchDataset) -> TensorDataset:
     return TensorDataset(torch.cat(pictures), torch.cat(labels))
 
 
-def batches(split: TorchDataset, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Pictures [B, C, H, W] and labels [B] in the split's order; files are decoded by worker processes."""
-    yield from load(split, size)
+def batches(
+    split: TorchDataset, size: int, device: str = "cpu"
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Pictures [B, C, H, W] and labels [B] on the device, in the split's order (bench.datasets.loading)."""
+    yield from load(split, size, device)

@@ -7,17 +7,34 @@ import pickle
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 from torch.utils.data import Dataset as TorchDataset
 
+from bench.datasets.fitting import Fit, fit_transform
 from bench.datasets.folder import Folder
 from bench.datasets.imagenet import folder_numbers
-from bench.datasets.pictures import FINGERPRINT_LENGTH, Pictures, allow_settings, fit_transform, held_out
+from bench.datasets.pictures import FINGERPRINT_LENGTH, Pictures, allow_settings, held_out
 from bench.datasets.places import find_folder
 from bench.engine.task import Sources
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class ArrayPictures(Pictures):
+    """Pictures of an array, uint8 [n, H, W, 3]."""
+
+    def __init__(self, arrays: numpy.ndarray, labels: numpy.ndarray, fit: Fit) -> None:
+        super().__init__(labels.tolist(), fit)
+        self.arrays = arrays
+
+    def read(self, index: int) -> Image:
+        from PIL import Image
+
+        return Image.fromarray(self.arrays[index])
 
 
 class Cifar:
@@ -44,11 +61,7 @@ class Cifar:
         return hashlib.sha256(pictures.tobytes() + labels.tobytes()).hexdigest()[:FINGERPRINT_LENGTH]
 
     def split(self, name: str, data_config: Mapping[str, Any]) -> TorchDataset:
-        from PIL import Image
-
-        pictures, labels = self._arrays(name)
-        resize = fit_transform(data_config, crop_pct=1.0)
-        return Pictures(len(labels), lambda i: (resize(Image.fromarray(pictures[i])), int(labels[i])))
+        return ArrayPictures(*self._arrays(name), fit_transform(data_config, crop_pct=1.0))
 
     def count(self, split: str) -> int:
         return len(self._arrays(split)[1])

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch.utils.data import Dataset as TorchDataset
 
+from bench.datasets.fitting import fit_transform
 from bench.datasets.listing import size_of
-from bench.datasets.pictures import FINGERPRINT_LENGTH, PictureFolder, allow_settings, fit_transform
+from bench.datasets.pictures import FINGERPRINT_LENGTH, PictureFolder, allow_settings
 from bench.datasets.places import find_folder
 from bench.engine.task import Sources
 from bench.errors import BenchError

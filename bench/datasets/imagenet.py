@@ -10,12 +10,12 @@ from typing import Any
 
 from torch.utils.data import Dataset as TorchDataset
 
+from bench.datasets.fitting import fit_transform
 from bench.datasets.listing import PICTURE_SUFFIXES, class_folders, pictures_in, size_of
 from bench.datasets.pictures import (
     FINGERPRINT_LENGTH,
     PictureFolder,
     allow_settings,
-    fit_transform,
     stratified,
 )
 from bench.engine.task import Sources

@@ -1,18 +1,23 @@
-"""What data sets share: pictures as torch data sets, how they are sized, and which are held out."""
+"""What data sets share: pictures as torch data sets, and which are held out."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from bench.datasets.decoding import read_picture
-from bench.errors import BenchError, RefusedSetting
+from bench.datasets.fitting import Fit, unit_range
+from bench.errors import RefusedSetting
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FINGERPRINT_LENGTH = 16  # hexadecimal digits of a sha256
 VALIDATION = 0.1  # share of each class's training pictures held out, where a data set has no split
@@ -21,51 +26,38 @@ SUBSET_SEED = 0
 
 
 class Pictures(TorchDataset):
-    """`count` pictures, each made when asked for: float32 [C, H, W] in [0, 1] and a label."""
+    """Pictures made when asked for, in 8 bits a channel: `pixels(i)`. As a torch data set: float32 [C, H, W] in [0, 1]
+    and a label. What a subclass reads is sized by `fit`. It can be pickled, for worker processes."""
 
-    def __init__(self, count: int, make: Callable[[int], tuple[torch.Tensor, int]]) -> None:
-        self.count, self.make = count, make
+    def __init__(self, labels: Sequence[int], fit: Fit) -> None:
+        self.labels, self.fit = labels, fit
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        if not 0 <= index < self.count:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.make(index)
+        return unit_range(self.pixels(index)), int(self.labels[index])
+
+    def pixels(self, index: int) -> Tensor:
+        """One picture, uint8 [C, H, W]."""
+        return self.fit(self.read(index))
+
+    def read(self, index: int) -> Image:
+        """One picture as it is kept, RGB."""
+        raise NotImplementedError
 
 
-class PictureFolder(TorchDataset):
+class PictureFolder(Pictures):
     """Labelled picture files, decoded as RGB (bench.datasets.decoding.read_picture)."""
 
-    def __init__(self, files: list[tuple[Path, int]], transform, upright: bool = True) -> None:
-        self.files, self.transform, self.upright = files, transform, upright
+    def __init__(self, files: list[tuple[Path, int]], fit: Fit, upright: bool = True) -> None:
+        super().__init__([label for _, label in files], fit)
+        self.files, self.upright = files, upright
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        path, label = self.files[index]
-        return self.transform(read_picture(path, self.upright)), label
-
-
-def fit_transform(data_config: Mapping[str, Any], crop_pct: float = 0.875) -> Callable:
-    """RGB picture of PIL -> float32 [C, H, W] in [0, 1], resized and centre-cropped to what the model takes.
-
-    A model of one channel is shown grey pictures (ITU-R 601 luma). BenchError for other numbers than 1 and 3."""
-    from timm.data import create_transform
-
-    size = tuple(data_config["input_size"])
-    if size[0] not in (1, 3):
-        raise BenchError(f"the model takes pictures of {size[0]} channels; allowed: 3 (colour) or 1 (grey)")
-    fit = create_transform(
-        input_size=size,
-        interpolation=data_config.get("interpolation", "bicubic"),
-        crop_pct=crop_pct,
-        mean=(0.0,) * size[0],
-        std=(1.0,) * size[0],
-    )
-    return fit if size[0] == 3 else lambda picture: fit(picture.convert("L"))
+    def read(self, index: int) -> Image:
+        return read_picture(self.files[index][0], self.upright)
 
 
 @cache

@@ -130,4 +130,4 @@ def _batches(
                 shuffled = torch.randperm(len(split), generator=seeded(seed, 0, epoch)).tolist()
             yield shuffled[place * batch : (place + 1) * batch]
 
-    yield from load(split, batch, batch_sampler=list(order()))
+    yield from load(split, batch, order=order())

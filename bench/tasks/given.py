@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 import smi
+from bench.datasets.fitting import fit_transform
 from bench.datasets.listing import PICTURE_SUFFIXES, pictures_in
-from bench.datasets.pictures import FINGERPRINT_LENGTH, PictureFolder, fit_transform
+from bench.datasets.pictures import FINGERPRINT_LENGTH, PictureFolder
 from bench.engine import include
 from bench.engine.atomic import sha256_of
 from bench.engine.task import Job

@@ -22,6 +22,8 @@ from smi.published import normalise
 from smi.vit import normalisation
 
 BATCH = 128  # pictures scored together; scores do not depend on it beyond rounding
+# Batches between two looks at what is counted on a GPU, each of which waits for it. So many may wait for it, too.
+LOOK = 8
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
@@ -47,12 +49,13 @@ def answered_right(
     should_stop: Callable[[], bool] | None = None,
 ) -> np.ndarray:
     """Of each picture of the split, whether its label is the greatest logit: bool [N]."""
-    right: list[bool] = []
+    right, hits, looks = [], _zero(device), _Looks(device, len(split))
     for image, labels in _normalised(model, split, device, should_stop):
-        right += (_logits(model, image, "the model").argmax(1) == labels).tolist()
-        if progress is not None:
-            progress(len(right), len(split), {"top1": 100 * sum(right) / len(right)})
-    return np.array(right)
+        right.append(looks.at(model(image), "the model").argmax(1) == labels)
+        hits += right[-1].sum()
+        if looks.due(len(labels)) and progress is not None:
+            progress(looks.done, len(split), {"top1": 100 * int(hits) / looks.done})
+    return torch.cat(right).cpu().numpy()
 
 
 _known: dict[str, list[Tensor]] = {}  # logits of the reference of the last comparison, batch by batch
@@ -78,44 +81,70 @@ def compare(
     ||reference||, Frobenius norms over all pictures' logits; pictures: their number; right: which of them `other`
     answers right (bench.tasks.answers).
     """
-    reference_right = agree = done = 0
-    right: list[bool] = []
-    error = norm = 0.0
+    right, looks = [], _Looks(device, len(split))
+    hits, reference_hits, agree = _zero(device), _zero(device), _zero(device)
+    error, norm = _zero(device, torch.float64), _zero(device, torch.float64)
     known, said = _known.get(identity), []
     for index, (image, labels) in enumerate(_normalised(reference, split, device, should_stop, keep_zero)):
-        expected = _logits(reference, image, "the full-precision model") if known is None else known[index]
-        found = _logits(other, image, "the quantized model")
+        if known is None:
+            expected = looks.at(reference(image), "the full-precision model")
+        else:
+            expected = known[index]
+        found = looks.at(other(image), "the quantized model")
         said.append(expected)
-        right += (found.argmax(1) == labels).tolist()
-        reference_right += (expected.argmax(1) == labels).sum().item()
-        agree += (found.argmax(1) == expected.argmax(1)).sum().item()
-        error += (found - expected).double().square().sum().item()
-        norm += expected.double().square().sum().item()
-        done += len(labels)
-        progress(done, len(split), {"top1": 100 * sum(right) / done})
+        right.append(found.argmax(1) == labels)
+        hits += right[-1].sum()
+        reference_hits += (expected.argmax(1) == labels).sum()
+        agree += (found.argmax(1) == expected.argmax(1)).sum()
+        error += (found - expected).double().square().sum()
+        norm += expected.double().square().sum()
+        if looks.due(len(labels)):
+            progress(looks.done, len(split), {"top1": 100 * int(hits) / looks.done})
     if identity is not None:
         _known.clear()
         _known[identity] = said
     if not norm:
         raise smi.NonFiniteLoss("the full-precision model's logits are all 0: no error is relative to them")
     return {
-        "top1": 100 * sum(right) / done,
-        "reference_top1": 100 * reference_right / done,
-        "agreement": 100 * agree / done,
-        "logit_error": math.sqrt(error / norm),
-        "pictures": done,
-        answers.FIELD: answers.pack(np.array(right)),
+        "top1": 100 * int(hits) / looks.done,
+        "reference_top1": 100 * int(reference_hits) / looks.done,
+        "agreement": 100 * int(agree) / looks.done,
+        "logit_error": math.sqrt(error.item() / norm.item()),
+        "pictures": looks.done,
+        answers.FIELD: answers.pack(torch.cat(right).cpu().numpy()),
     }
 
 
-def _logits(model: nn.Module, image: Tensor, who: str) -> Tensor:
-    """The model's logits [B, K]. Raises NonFiniteLoss: NaN has no greatest entry, so such a model has no top-1."""
-    logits = model(image)
-    if not torch.isfinite(logits).all():
-        raise smi.NonFiniteLoss(
-            f"{who}'s logits are NaN or infinite: it cannot be scored; are its weights finite?"
-        )
-    return logits
+class _Looks:
+    """When what is counted on the device is looked at, and whether all logits up to there were finite: NaN has no
+    greatest entry, so a model with such logits has no top-1."""
+
+    def __init__(self, device: str, total: int) -> None:
+        self.every = 1 if device == "cpu" else LOOK
+        self.total, self.done, self.batches = total, 0, 0
+        self._finite: list[tuple[Tensor, str]] = []
+
+    def at(self, logits: Tensor, who: str) -> Tensor:
+        """The logits, noted."""
+        self._finite.append((torch.isfinite(logits).all(), who))
+        return logits
+
+    def due(self, count: int) -> bool:
+        """Whether to look after a batch of `count` pictures. Raises NonFiniteLoss then, if a logit was not finite."""
+        self.done, self.batches = self.done + count, self.batches + 1
+        if self.batches % self.every and self.done < self.total:
+            return False
+        for finite, who in self._finite:
+            if not finite:
+                raise smi.NonFiniteLoss(
+                    f"{who}'s logits are NaN or infinite: it cannot be scored; are its weights finite?"
+                )
+        self._finite.clear()
+        return True
+
+
+def _zero(device: str, kind: torch.dtype = torch.int64) -> Tensor:
+    return torch.zeros((), dtype=kind, device=device)
 
 
 def _normalised(
@@ -129,7 +158,7 @@ def _normalised(
     mean, std = (values.to(device) for values in normalisation(model))
     if not len(split):
         raise BenchError("the split holds no pictures to score on")
-    for pictures, labels in batches(split, BATCH):
+    for pictures, labels in batches(split, BATCH, device):
         if should_stop is not None and should_stop():
             raise smi.Interrupted("stopped while scoring; scoring starts anew")
-        yield normalise(pictures.to(device), mean, std, keep_zero), labels.to(device)
+        yield normalise(pictures, mean, std, keep_zero), labels
