@@ -28,7 +28,10 @@ class Fit:
     crop_pct: float
 
     def __call__(self, picture: Image) -> Tensor:
-        return self._transform(picture if self.size[0] == 3 else picture.convert("L"))
+        pixels = self._transform(picture if self.size[0] == 3 else picture.convert("L"))
+        return (
+            pixels.contiguous()
+        )  # torchvision's is a view of rows of colours; products may round by the layout
 
     @cached_property
     def _transform(self) -> Callable[[Image], Tensor]:

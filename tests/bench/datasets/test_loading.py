@@ -61,7 +61,8 @@ def test_a_model_of_one_channel_is_shown_grey_pictures(tmp_path):
 def test_eight_bits_become_what_torchvision_makes_of_them():
     picture = numpy.arange(256, dtype=numpy.uint8).reshape(16, 16, 1).repeat(3, 2)
     fit = Fit((3, 16, 16), "bicubic", 1.0)
-    assert torch.equal(unit_range(fit(Image.fromarray(picture))), to_tensor(picture))
+    found = unit_range(fit(Image.fromarray(picture)))
+    assert torch.equal(found, to_tensor(picture)) and found.is_contiguous()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -74,6 +75,7 @@ def test_batches_are_the_splits_own_pictures_and_draw_from_nobodys_random_number
     pictures, labels = (torch.cat(parts) for parts in zip(*batches(split, 5), strict=True))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(pictures, torch.stack([picture for picture, _ in split]))
+    assert all(part.is_contiguous() for part, _ in batches(split, 5))
     assert labels.tolist() == [label for _, label in split]
     order = [[7, 2], [0, 11, 2]]
     for chosen, (some, of_some) in zip(order, loading.load(split, 5, order=order), strict=True):
