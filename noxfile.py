@@ -110,7 +110,7 @@ PARALLEL = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]  # every
 ANYWHERE = "not slurm and not browser and not gpu"  # tests that need none of these
 TIMM_TESTS = [
     "tests/golden",
-    *(f"tests/smi/test_{name}.py" for name in ("vit", "foreign", "cnn", "published", "flops", "inversion")),
+    *(f"tests/smi/test_{name}.py" for name in ("vit", "cnn", "published", "flops", "inversion")),
 ]
 
 OLDEST_TESTS = [

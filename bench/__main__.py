@@ -17,6 +17,7 @@ COMMANDS = {  # name -> (module with `main`, what it does)
     "publish_weights": ("bench.cli.publish_weights", "take weights trained in a store into the project"),
     "compare": ("bench.cli.compare", "do two results folders agree? Cell by cell, within spread or not"),
     "store": ("bench.cli.store", "look after a store: migrate, gc, verify, du"),
+    "decode_cache": ("bench.cli.decode_cache", "read every byte of a decode cache"),
     "merge": ("bench.cli.merge", "bring what one store has done into another"),
     "self_benchmark": ("bench.cli.self_benchmark", "how bench itself scales, against its goals"),
 }

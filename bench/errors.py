@@ -16,7 +16,8 @@ class RefusedSetting(BenchError):
 
 
 class StoreError(BenchError):
-    """The store cannot be used: full disk, read-only, no permission. Nothing is half-written; run again after."""
+    """The store, or the decode cache, cannot be used: full disk, read-only, no permission. Nothing is half-written; run
+    again after."""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

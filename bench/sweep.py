@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import experiments, publish
-from bench.cli import status, watch
+from bench.cli import decode_cache, status, watch
 from bench.cli.options import command_line, parse, sources_of
 from bench.cli.progress import Board, View, make_view
 from bench.cli.tensorboard import TensorBoard
@@ -94,7 +94,7 @@ class Sweep:
         if options.watch:
             return self._keep_showing()
         if options.dry_run or options.status:
-            return self._show(states)
+            return self._show(states, sources)
         if options.cancel:
             return self._cancel(states, sources)
 
@@ -115,13 +115,14 @@ class Sweep:
 
     # ---- the three ways to look and not run
 
-    def _show(self, states: dict[str, State]) -> int:
+    def _show(self, states: dict[str, State], sources: Sources) -> int:
         """--dry-run and --status."""
         name, why = self._executor_name()
         workers = executors.workers(name, self.options.jobs, self.options.device)
         self._device(name)  # a device that the run would refuse
         if self.options.dry_run:
             self._say(f"executor: {name} ({why})")
+            self._decode_cache(sources, to_do(self.plan, states), prepare=False)
         print(status.overview(self.plan, states, self._estimates(states, self._on_gpu(name)), workers))
         more = status.listing if self.options.status else status.details
         text = more(self.plan, states, self.store)
@@ -180,6 +181,7 @@ class Sweep:
                 f"--detach: the {name} executor runs tasks in this process; only slurm can go on without it"
             )
         self.store.prepare()
+        self._decode_cache(sources, todo, prepare=True)
         self._say(f"executor: {name} ({why}); store: {self.store.root}")
         self._say(f"{plural(len(self.plan.tasks), 'task')}, {len(todo)} to do: {time_needed}")
         try:
@@ -290,6 +292,11 @@ class Sweep:
     def _engine(self) -> str:
         """How the scale wants its inversions run (bench.tasks.engines); `_build` has checked it."""
         return self.spec.settings.get("images", {}).get("engine", Sources.engine)
+
+    def _decode_cache(self, sources: Sources, todo: list[Task], prepare: bool) -> None:
+        """What --decode-cache asks for, said. Raises BenchError where it cannot be."""
+        if sources.decode_cache is not None:
+            self._say(decode_cache.look(todo, sources, prepare))
 
     def _log(self) -> TensorBoard | None:
         """What --tensorboard asks for. Raises BenchError where it cannot be."""

@@ -44,6 +44,7 @@ def sources_of(options: argparse.Namespace) -> Sources:
         data=data,
         checkpoints=options.checkpoints,
         download=not looking,
+        decode_cache=getattr(options, "decode_cache", None),
         retrain=getattr(options, "retrain", False),
         include=tuple(folder.resolve() for folder in getattr(options, "include", ())),
         placeholders={} if looking else None,
@@ -89,6 +90,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--scale", help=f"which of the grid's scales to run (default: {DEFAULT_SCALE})")
     parser.add_places()
     parser.add_include()
+    add(
+        "--decode-cache",
+        type=place,
+        metavar="DIR",
+        help="decode pictures once, into DIR, for all tasks (docs/imagenet.md says the room; default: each time anew)",
+    )
     add("--device", help="torch device (default: the GPU if there is one, else cpu)")
     add(
         "--executor",

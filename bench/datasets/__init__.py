@@ -10,7 +10,7 @@ pictures in another folder are the same data. To add a data set, write a module 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,11 +19,14 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import TensorDataset
 
 from bench.datasets.cifar import Cifar10, Cifar100, open_cifar
+from bench.datasets.decode_cache import DecodeCache, Progress
+from bench.datasets.decoded import Decoded
 from bench.datasets.digits import Digits
 from bench.datasets.flowers102 import Flowers102
 from bench.datasets.folder import Folder
 from bench.datasets.imagenet import ImageNet
 from bench.datasets.loading import load
+from bench.datasets.pictures import Pictures
 from bench.datasets.placeholder import Placeholder
 from bench.engine.task import Sources, canonical_json
 from bench.errors import BenchError, MissingData
@@ -94,10 +97,20 @@ def fingerprint(name: str, settings: Mapping[str, Any], split: str, sources: Sou
 _held: dict[str, TensorDataset] = {}
 
 
-def open_split(named: Mapping[str, Any], data_config: Mapping[str, Any], sources: Sources) -> TorchDataset:
+def open_split(
+    named: Mapping[str, Any],
+    data_config: Mapping[str, Any],
+    sources: Sources,
+    *,
+    few: bool = False,
+    progress: Progress = lambda *_: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TorchDataset:
     """The split that `fingerprint` named, of the classes alone that `named["classes"]` lists, if it does.
 
-    Small splits are decoded once a process. Raises BenchError if the content is another by now."""
+    Read from the decode cache where `sources` have one, decoded into it first (progress, should_stop: see
+    `DecodeCache.obtain`) unless `few` says that most of it will not be read. Else small splits are decoded once a
+    process. Raises BenchError if the content is another by now."""
     dataset = open_dataset(named["name"], named["settings"], sources)
     if named["split"] not in dataset.splits or dataset.fingerprint(named["split"]) != named["content"]:
         raise BenchError(
@@ -108,9 +121,12 @@ def open_split(named: Mapping[str, Any], data_config: Mapping[str, Any], sources
     if identity in _held:
         return _held[identity]
     split = dataset.split(named["split"], data_config)
-    if "classes" not in named and (
-        isinstance(split, TensorDataset) or 4 * len(split) * math.prod(size) > HELD_BYTES
-    ):
+    if sources.decode_cache is not None and isinstance(split, Pictures):
+        store = DecodeCache(sources.decode_cache)
+        entry = store.entry(split, named)
+        split = (store.look(entry) or split) if few else store.obtain(entry, progress, should_stop)
+    ready = isinstance(split, (TensorDataset, Decoded))
+    if "classes" not in named and (ready or 4 * len(split) * math.prod(size) > HELD_BYTES):
         return split
     split = in_memory(split)
     if "classes" in named:

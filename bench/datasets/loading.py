@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
+from bench.datasets.decoded import Decoded
 from bench.datasets.fitting import unit_range
 from bench.datasets.pictures import Pictures
 from bench.engine.provenance import cpu_count
@@ -26,19 +27,24 @@ def load(
     To a GPU they go in 8 bits where they were decoded, from pinned memory, and nothing waits for it. Raises the
     BenchError of a picture that cannot be read as it is, whichever process met it."""
     on_gpu = device.startswith("cuda")
-    for pixels, labels in raw_batches(split, size, order):
+    for pixels, labels in raw_batches(split, size, order, pinned=on_gpu):
         if on_gpu:
-            pixels, labels = pixels.pin_memory(), labels.pin_memory()
+            pixels, labels = pixels.pin_memory(), labels.pin_memory()  # no copy of what is pinned
         yield unit_range(pixels.to(device, non_blocking=on_gpu)), labels.to(device, non_blocking=on_gpu)
 
 
 def raw_batches(
-    split: TorchDataset, size: int, order: Iterable[list[int]] | None = None
+    split: TorchDataset, size: int, order: Iterable[list[int]] | None = None, pinned: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """As `load`, in memory, and pictures as they were decoded: uint8, or what the split holds.
 
+    pinned: pictures that are read from a file of pixels come in pinned memory.
+
     Worker processes send them through pipes. Shared memory, torch's own way, is 64 MB in a container as docker makes
     it: a few batches of 224 x 224 pixels, and a process that needs more of it is ended by a bus error."""
+    if isinstance(split, Decoded):
+        yield from split.batches(size, order, pinned)
+        return
     if isinstance(split, TensorDataset):
         yield from _tensor_batches(split, size, order)
         return

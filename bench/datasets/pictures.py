@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,10 @@ class Pictures(TorchDataset):
             raise IndexError(index)
         return unit_range(self.pixels(index)), int(self.labels[index])
 
+    def made_by(self) -> dict[str, Any]:
+        """What turns the pictures into pixels, beside the libraries: JSON values."""
+        return {"read": type(self).__name__, "fit": {**asdict(self.fit), "size": list(self.fit.size)}}
+
     def pixels(self, index: int) -> Tensor:
         """One picture, uint8 [C, H, W]."""
         return self.fit(self.read(index))
@@ -55,6 +60,9 @@ class PictureFolder(Pictures):
     def __init__(self, files: list[tuple[Path, int]], fit: Fit, upright: bool = True) -> None:
         super().__init__([label for _, label in files], fit)
         self.files, self.upright = files, upright
+
+    def made_by(self) -> dict[str, Any]:
+        return {**super().made_by(), "upright": self.upright}
 
     def read(self, index: int) -> Image:
         return read_picture(self.files[index][0], self.upright)

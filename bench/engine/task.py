@@ -73,6 +73,7 @@ class Sources:
     download: bool = False  # may data sets be fetched
     include: tuple[Path, ...] = ()  # folders of the user's own modules (bench.engine.include)
     files: tuple[Path, ...] = ()  # pictures that methods of the grid name
+    decode_cache: Path | None = None  # folder of decoded pictures (bench.datasets.decode_cache)
     retrain: bool = False  # train models whose weights come with the project, too
     # How inversions run (bench.tasks.engines): the scale's choice, of no effect beyond rounding.
     engine: str = "auto"

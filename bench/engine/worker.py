@@ -1,7 +1,7 @@
 """Running one task: claim it, check its inputs, run it, publish its record. The same wherever it runs.
 
-A task that fails is a record too. Only two things leave `run_task` as exceptions: a store that cannot be written
-(StoreError), and what the caller asked to let through.
+A task that fails is a record too. Only two things leave `run_task` as exceptions: a store, or another folder that tasks
+share, that cannot be written (StoreError), and what the caller asked to let through.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.engine.failures import DIED, KEEPS_STATE, breaks_device, cause_of, is
 from bench.engine.store import Store, attempts, failure_of, is_full
 from bench.engine.store.claims import Claim
 from bench.engine.task import Job, Sources, Task, canonical_json
-from bench.errors import BenchError, causes
+from bench.errors import BenchError, StoreError, causes
 
 KINDS = "bench.tasks:KINDS"  # by name, since the engine imports no kind of task
 LOG_SECONDS = 10.0  # between two lines of progress in a task's log
@@ -141,6 +141,9 @@ class _Run:
                     self._say("stopped; the next run goes on from here")
                     self._interrupted(attempts.STOPPED)
                     return Outcome(STOPPED)
+                if isinstance(error, StoreError):  # of another folder that tasks share
+                    self._say(f"not done: {error}")
+                    raise
                 if is_full(error):
                     self._say(f"the store is full or read-only: {error}")
                     self._raise_full(error)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 import smi
 from bench import models
-from bench.datasets import batches, open_split
+from bench.datasets import batches
 from bench.engine.task import Job
 from bench.tasks.cost import alone
 from bench.tasks.images import FILE
+from bench.tasks.splits import split_of
 from smi.quantization import export_float
 from smi.quantization.deployment.processor import instructions, saturates
 from smi.quantization.deployment.runtime import OnnxViT
@@ -55,7 +56,7 @@ def _answers(job: Job, folder: Path) -> dict[str, Any]:
         "deployed": OnnxViT(written.path, torch.get_num_threads()),
         "whole": small,
     }
-    test = open_split(settings["test"], data, job.sources)
+    test = split_of(job, "test", data)
     mean, std = normalisation(model)
     logits: dict[str, list[Tensor]] = {name: [] for name in engines}
     labels = []

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 import smi
 from bench import models
-from bench.datasets import open_split
 from bench.engine.task import Job
 from bench.errors import BenchError
 from bench.tasks import engines, given
+from bench.tasks.splits import split_of
 from smi.rebirth import schedule_of
 from smi.vit import adapt, normalisation
 
@@ -95,7 +95,7 @@ def _pictures(model: nn.Module, data: dict[str, Any], job: Job) -> smi.Synthetic
     settings = job.task.settings
     count, generator = settings["count"], torch.Generator().manual_seed(settings["seed"])
     if settings["source"] == "real":
-        split = open_split(settings["data"], data, job.sources)
+        split = split_of(job, "data", data)
         if count > len(split):
             raise BenchError(f"{count} real images asked for; the training split holds {len(split)}")
         chosen = torch.randperm(len(split), generator=generator)[:count].tolist()

@@ -14,10 +14,10 @@ import torch
 
 import smi
 from bench import models
-from bench.datasets import open_split
 from bench.engine.task import Job, canonical_json
 from bench.tasks.images import FILE
 from bench.tasks.scoring import compare
+from bench.tasks.splits import split_of
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def run(job: Job) -> dict[str, Any]:
     if job.device.startswith("cuda"):
         torch.cuda.synchronize(job.device)  # kernels run on after the call
     seconds = time.perf_counter() - begin
-    test = open_split(settings["test"], data, job.sources)
+    test = split_of(job, "test", data)
     keep_zero = "keep_zero" in deviations  # the published code normalises test pictures so, too
     identity = canonical_json([job.task.inputs["teacher"].key, settings["test"], keep_zero, job.device])
     found = compare(model, quantized, test, job.device, job.progress, job.should_stop, keep_zero, identity)

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from bench import models
-from bench.datasets import in_memory, open_split
+from bench.datasets import in_memory
 from bench.engine.task import Job
 from bench.models import fine_tuning, training
 from bench.tasks.scoring import top1
+from bench.tasks.splits import split_of
 from smi.device import autocast
 from smi.vit import normalisation
 
@@ -40,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
 def _train(model: torch.nn.Module, job: Job) -> dict[str, Any]:
     settings = job.task.settings
     size = {"input_size": models.input_size(model)}
-    pictures, labels = in_memory(open_split(settings["train"], size, job.sources)).tensors
+    pictures, labels = in_memory(split_of(job, "train", size)).tensors
     models.set_data_config(
         model, pictures.mean((0, 2, 3)).tolist(), pictures.std((0, 2, 3), correction=0).tolist()
     )
@@ -60,7 +61,7 @@ def _train(model: torch.nn.Module, job: Job) -> dict[str, Any]:
         should_stop=job.should_stop,
         tutor=_tutor(job),
     )
-    validation = open_split(settings["validation"], size, job.sources)
+    validation = split_of(job, "validation", size)
     return {"validation_top1": top1(model, validation, job.device), "loss": curve[-1], "curve": curve}
 
 
@@ -84,7 +85,7 @@ def _fine_tune(model: torch.nn.Module, job: Job) -> dict[str, Any]:
     models.initialise_head(model, settings["seed"])
     loss = fine_tuning.fine_tune(
         model,
-        open_split(settings["train"], size, job.sources),
+        split_of(job, "train", size),
         settings["fine_tuning"],
         settings["seed"],
         device=job.device,
@@ -92,5 +93,5 @@ def _fine_tune(model: torch.nn.Module, job: Job) -> dict[str, Any]:
         progress=job.progress,
         should_stop=job.should_stop,
     )
-    validation = open_split(settings["validation"], size, job.sources)
+    validation = split_of(job, "validation", size)
     return {"validation_top1": top1(model, validation, job.device), "loss": loss}

@@ -16,10 +16,10 @@ from torch import nn
 
 import smi
 from bench import models
-from bench.datasets import open_split
 from bench.engine.task import Job
 from bench.tasks.images import FILE
 from bench.tasks.scoring import top1
+from bench.tasks.splits import split_of
 from smi.inversion import derived_seed
 
 
@@ -34,7 +34,7 @@ def run(job: Job) -> dict[str, Any]:
         student, _ = models.load(job.inputs["student"], job.device)
     else:
         student = fresh_student(settings["student"], settings["seed"], data, job).to(job.device)
-    test = open_split(settings["test"], data, job.sources)
+    test = split_of(job, "test", data)
     pool = [job.inputs[name] / FILE for name in sorted(job.inputs) if name.startswith("images_")]
     outcome = smi.distil(
         teacher,

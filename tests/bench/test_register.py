@@ -149,7 +149,7 @@ def test_a_task_whose_code_is_not_here_is_a_record_and_no_crash(tmp_path):
 
 
 def test_folders_and_files_reach_slurm_jobs():
-    sources = Sources(include=(Path("/a"),), files=(Path("/b"),))
+    sources = Sources(include=(Path("/a"),), files=(Path("/b"),), decode_cache=Path("/c"))
     packed = ledger.pack_sources(sources)
     submission = ledger.Submission(
         **{

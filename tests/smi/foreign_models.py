@@ -1,6 +1,5 @@
 """ViTs of torchvision and transformers, small and with random weights."""
 
-import pytest
 import torch
 import torchvision
 import transformers
@@ -17,16 +16,10 @@ SMALL = {
     "patch_size": 8,
 }
 WIDE = {"intermediate_size": 40}
-AVERAGES_REGISTERS = tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (4, 52)
 
 
 def theirs(kind, config, **settings):
-    def make():
-        if AVERAGES_REGISTERS and kind == "Dinov2WithRegistersForImageClassification":
-            pytest.skip("transformers before 4.52 averages DINOv2's registers with its patches")
-        return getattr(transformers, kind)(config(**{**SMALL, "num_labels": 5, **settings}))
-
-    return make
+    return lambda: getattr(transformers, kind)(config(**{**SMALL, "num_labels": 5, **settings}))
 
 
 def of_torchvision(**settings):

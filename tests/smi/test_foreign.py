@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 from foreign_models import (
-    AVERAGES_REGISTERS,
     BACKBONES,
     CLASSIFIERS,
     EQUAL,
@@ -158,14 +157,8 @@ def beit():
 
 def watched():
     model = made(CLASSIFIERS["ViT"])
-    norm = next(part for part in model.modules() if isinstance(part, nn.LayerNorm))
-    norm.register_forward_hook(lambda module, inputs, output: 2 * output)
+    model.vit.layers[0].register_forward_hook(lambda module, inputs, output: 2 * output)
     return model
-
-
-def averages_registers():
-    """As transformers before 4.52 does."""
-    return made(lambda: transformers.Dinov2WithRegistersForImageClassification(Registers(**SMALL)))
 
 
 def of_two_layers():
@@ -179,8 +172,6 @@ REFUSED = {
     "heads must be one linear layer": of_two_layers,
     "activation 'mish' is not handled": theirs("ViTForImageClassification", ViT, hidden_act="mish", **WIDE),
 }
-if AVERAGES_REGISTERS:
-    REFUSED["Dinov2WithRegisters.* answers otherwise"] = averages_registers
 
 
 @pytest.mark.parametrize("message", REFUSED)

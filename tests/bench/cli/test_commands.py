@@ -44,6 +44,7 @@ def test_a_bad_option_is_one_line_and_exit_code_2(name, capsys):
         "store": ["du"],
         "publish_weights": ["a=b"],
         "compare": ["a", "b"],
+        "decode_cache": ["a"],
         "merge": ["a", "b"],
     }
     assert main([name, *needed.get(name, []), "--nonsense"]) == 2

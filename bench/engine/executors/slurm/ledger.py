@@ -69,13 +69,14 @@ class Submission:
         return {name: str(self.job_of(index)) for index, name in enumerate(self.tasks)}
 
     def unpacked_sources(self) -> Sources:
-        checkpoints = self.sources["checkpoints"]
+        checkpoints, decode_cache = self.sources["checkpoints"], self.sources.get("decode_cache")
         return Sources(
             data={name: Path(path) for name, path in self.sources["data"].items()},
             checkpoints=Path(checkpoints) if checkpoints else None,
             download=self.sources["download"],
             include=tuple(Path(path) for path in self.sources.get("include", ())),
             files=tuple(Path(path) for path in self.sources.get("files", ())),
+            decode_cache=Path(decode_cache) if decode_cache else None,
             engine=self.sources.get("engine", Sources.engine),
         )
 
@@ -92,6 +93,7 @@ def pack_sources(sources: Sources) -> dict[str, Any]:
         "download": sources.download,
         "include": [str(Path(path).resolve()) for path in sources.include],
         "files": [str(Path(path).resolve()) for path in sources.files],
+        "decode_cache": str(Path(sources.decode_cache).resolve()) if sources.decode_cache else None,
         "engine": sources.engine,
     }
 
