@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         written = publish.render_again(results)
         if not written:
-            raise BenchError(f"{results} holds no published grids (<scale>/records/<grid>.json)")
+            raise BenchError(f"{results} holds no published grids (<scale>/records/<grid>.jsonl)")
         print(*written, sep="\n")
     except OSError as error:
         raise StoreError(f"{results} cannot be written: {error.strerror or error}") from error

@@ -1,15 +1,14 @@
-"""What stands under results/<scale>/records/: the small records behind the tables, and one sheet per grid.
+"""What stands under results/<scale>/records/: one file per grid with its cells and the small records behind its table.
 
-A sheet (`<grid>.json`) says which cells the grid had and which records fill them. Sheets and records are all that
-tables are made from. Nothing here is ever read by a sweep: a fresh clone computes everything itself.
+`<grid>.jsonl` holds one JSON value a line: first the sheet, which says what the grid is and how many cells and records
+follow; then its cells, each with the names of the records that fill it; then the records, by name. A record of two
+grids stands in both files. Tables are made from these files alone. Nothing here is ever read by a sweep: a fresh clone
+computes everything itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,8 +22,7 @@ from bench.errors import BenchError
 from bench.experiments import EXPERIMENTS
 from bench.grid import PAPER_SCALE, Grid
 
-INTENT = ".publishing"  # end of the name of a file that says which records a grid is about to publish
-ABANDONED = 24 * 3600.0  # seconds after which such a file was left by a killed process
+SUFFIX = ".jsonl"
 # Of no use to a reader, or nobody's business: where on which machine it ran.
 PRIVATE = ("host", "log", "digest", "slurm_job_id", "slurm")
 
@@ -59,15 +57,15 @@ class Sheet:
 def publish(
     grid: Grid, scale: str, cells: Sequence[CellTasks], store: Store, results: Path, command: str
 ) -> None:
-    """Write the sheet and the records of a grid; records that no sheet of the scale names any more are removed.
+    """Write the file of a grid, whole or not at all.
 
     BenchError, with nothing written, where another grid's table of this scale has the same name.
     """
     folder = results / scale / "records"
     folder.mkdir(parents=True, exist_ok=True)
     table = grid.table or grid.name
-    for path in sorted(folder.glob("*.json")):
-        if _is_sheet(path) and path.stem != grid.name and _table_of(path) == table:
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        if path.stem != grid.name and _table_of(path) == table:
             raise BenchError(
                 f"{results / scale / table}.md is the table of the grid {path.stem}: give {grid.path} another name or "
                 f"`table:`, or other --results; what has been computed is kept"
@@ -78,8 +76,6 @@ def publish(
         if record is not None:
             records[task.name] = _public(record)
     paper = grid.scales.get(PAPER_SCALE)
-    intent = folder / f".{grid.name}.{uuid.uuid4().hex}{INTENT}"  # before any of them is there
-    atomic.write_json(intent, {"records": sorted(records)})
     sheet = {
         "grid": grid.name,
         "title": grid.title,
@@ -91,17 +87,13 @@ def publish(
         "methods": grid.methods,
         "settings": grid.scale(scale).settings,
         "paper": {} if paper is None else {"axes": paper.axes, "settings": paper.settings},
-        "cells": [{"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells],
-        "records": sorted(records),
+        "cells": len(cells),
+        "records": len(records),
     }
-    try:
-        for name, record in records.items():
-            # not flushed one by one: what a power cut takes, the next rendering writes again from the store
-            atomic.write_bytes(folder / f"{name}.json", atomic.json_bytes(record), lasting=False)
-        atomic.write_json(folder / f"{grid.name}.json", sheet)
-    finally:
-        intent.unlink(missing_ok=True)
-    _remove_unnamed(folder)
+    lines = [sheet, *({"cell": dict(entry.cell), "tasks": _columns(entry.tasks)} for entry in cells)]
+    lines += [records[name] for name in sorted(records)]
+    text = "".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in lines)
+    atomic.write_text(folder / f"{grid.name}{SUFFIX}", text)
 
 
 def file_name(sheet: Sheet) -> str:
@@ -120,12 +112,14 @@ def sheets(results: Path) -> list[Sheet]:
 def readable(results: Path) -> tuple[list[Sheet], list[BenchError]]:
     """The published sheets that are whole, by scale and grid, and what is wrong with the others."""
     found, damaged = [], []
-    for path in sorted(results.glob("*/records/*.json")):
-        if _is_sheet(path):
-            try:
-                found.append(_read(path))
-            except BenchError as error:
-                damaged.append(error)
+    for path in sorted(results.glob(f"*/records/*{SUFFIX}")):
+        try:
+            found.append(_read(path))
+        except BenchError as error:
+            damaged.append(error)
+    for path in sorted(results.glob("*/records/*.json"))[:1]:
+        what = f"{path} is of an earlier version, which wrote a file for each record"
+        damaged.append(BenchError(f"{what}: remove {path.parent}; the sweeps of its grids write it again"))
     return [replace(sheet, quoted=_quoted(sheet, found)) for sheet in found], damaged
 
 
@@ -141,29 +135,43 @@ def _quoted(sheet: Sheet, found: Sequence[Sheet]) -> dict[str, Record]:
 
 
 def _read(path: Path) -> Sheet:
+    remedy = "remove it: the sweep of its grid writes it again"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        records = {
-            name: json.loads((path.parent / f"{name}.json").read_text(encoding="utf-8"))
-            for name in values["records"]
-        }
-        return Sheet(**{**values, "records": records})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be read ({error}); {remedy}") from None
+    values: list[Any] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            raise BenchError(f"{path}, line {number}, is damaged ({error}); {remedy}") from None
+    try:
+        sheet, cells = values[0], values[1 : 1 + values[0]["cells"]]
+        records = {f"{one['kind']}-{one['key']}": one for one in values[1 + len(cells) :]}
+        if not all({"cell", "tasks"} == cell.keys() for cell in cells) or len(values) != _length(
+            sheet, records
+        ):
+            raise ValueError(f"{len(values)} lines, not {_length(sheet, records)}")
+        return Sheet(**{**sheet, "cells": cells, "records": records})
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise BenchError(
-            f"{path} or a record that it names is damaged ({error}); remove it: the sweep of its grid writes it again"
+            f"{path} is damaged: it lacks lines, or has some twice ({error}); {remedy}"
         ) from None
 
 
+def _length(sheet: Mapping[str, Any], records: Mapping[str, Record]) -> int:
+    """Lines of a whole file; -1 where a record is missing or stands there twice."""
+    return 1 + sheet["cells"] + sheet["records"] if len(records) == sheet["records"] else -1
+
+
 def _table_of(path: Path) -> str | None:
-    """The table that a sheet's file names; None for a damaged one, which its own grid mends."""
+    """The table that a file is of; None for a damaged one, which its own grid mends."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["table"]
+        with path.open(encoding="utf-8") as file:
+            return json.loads(file.readline())["table"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _is_sheet(path: Path) -> bool:
-    return "-" not in path.stem  # records are <kind>-<key>.json; grids' names have no dash
 
 
 def _columns(tasks: Mapping[str, Task]) -> dict[str, str]:
@@ -181,46 +189,3 @@ def _public(record: Record) -> Record:
     if kept.get("error"):
         kept["error"] = {key: kept["error"].get(key) for key in ("cause", "message")}
     return kept
-
-
-def _remove_unnamed(folder: Path) -> None:
-    """Remove records that no sheet names any more; none at all where a sheet cannot be read.
-
-    Other grids may be publishing here now. Each says so (INTENT) before it writes a record, and records are moved aside
-    and looked for once more before they go: whoever came to name one meanwhile has written it again or gets it back.
-    """
-    named = _named(folder)
-    if named is None:
-        return
-    moved = {}
-    for path in folder.glob("*.json"):
-        if path.stem not in named and not _is_sheet(path):
-            aside = folder / f".{path.name}.{uuid.uuid4().hex}.tmp"
-            with contextlib.suppress(FileNotFoundError):  # another grid removes it
-                path.rename(aside)
-                moved[path] = aside
-    named = _named(folder) if moved else named
-    for path, aside in moved.items():
-        if (named is None or path.stem in named) and not path.exists():
-            aside.rename(path)
-        else:
-            aside.unlink()
-
-
-def _named(folder: Path) -> set[str] | None:
-    """The records named by sheets or by grids that are publishing; None where a sheet cannot be read."""
-    named: set[str] = set()
-    # Intents before sheets: one that is gone when it is to be read has become a sheet.
-    for pattern in (f".*{INTENT}", "*.json"):
-        for path in folder.glob(pattern):
-            is_intent = path.name.endswith(INTENT)
-            try:
-                if is_intent and time.time() - path.stat().st_mtime > ABANDONED:
-                    continue
-                if is_intent or _is_sheet(path):
-                    named.update(json.loads(path.read_text(encoding="utf-8"))["records"])
-            except FileNotFoundError:
-                continue
-            except (ValueError, KeyError, TypeError):
-                return None
-    return named

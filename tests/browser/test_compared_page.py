@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import published_files
 import pytest
 from browser.pages import CONTRAST, ENTER, check
 
@@ -18,16 +19,20 @@ ROWS = "[...document.querySelectorAll('#tables tbody tr')].filter(row => !row.hi
 SORT = "[...document.querySelectorAll('#tables thead button')].find(one => one.innerText.trim() === 'B - A')"
 
 
+def _worse(record: dict[str, Any]) -> dict[str, Any]:
+    if (record["kind"], record["status"]) != ("quantize", "done") or record["settings"]["weight_bits"] != 4:
+        return record
+    record["metrics"]["top1"] -= 6 + 0.01 * int(record["key"][:2], 16) / 255
+    return {**record, "device": "<script>"}
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published digits beside a copy in which W4 has lost six points on a machine of another name."""
     folder = tmp_path_factory.mktemp("compared")
     shutil.copytree(RESULTS / "digits" / "records", folder / "<b>mine" / "digits" / "records")
-    for path in (folder / "<b>mine").rglob("quantize-*.json"):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["status"] == "done" and record["settings"]["weight_bits"] == 4:
-            record["metrics"]["top1"] -= 6 + 0.01 * int(record["key"][:2], 16) / 255
-            path.write_text(json.dumps({**record, "device": "<script>"}), encoding="utf-8")
+    for path in (folder / "<b>mine").rglob("*.jsonl"):
+        published_files.change_records(path, _worse)
     found = comparing.compare(RESULTS, folder / "<b>mine")
     made = folder / "page.html"
     made.write_text(compared.build(found, RESULTS, folder / "<b>mine"), encoding="utf-8")

@@ -1,9 +1,9 @@
 """Two results folders held against each other: what agrees, what lies outside, what cannot be told, what is refused."""
 
-import json
 import shutil
 from pathlib import Path
 
+import published_files
 import pytest
 
 from bench.__main__ import main
@@ -18,19 +18,25 @@ def copied(tmp_path):
     """A copy of the digits scale's published Table 3, and a function that changes one figure of its records."""
     folder = tmp_path / "mine"
     (folder / "digits/records").mkdir(parents=True)
-    sheet = json.loads((RESULTS / "digits/records/table3.json").read_text())
-    for name in ["table3", *sheet["records"]]:
-        shutil.copy(RESULTS / f"digits/records/{name}.json", folder / "digits/records")
+    path = folder / "digits/records/table3.jsonl"
+    shutil.copy(RESULTS / "digits/records/table3.jsonl", path)
+    _, cells, _ = published_files.lines(path)
 
     def change(by, figure="top1", **cell):
-        for entry in sheet["cells"]:
-            if "quantize" in entry["tasks"] and all(
-                entry["cell"][axis] == value for axis, value in cell.items()
-            ):
-                path = folder / f"digits/records/{entry['tasks']['quantize']}.json"
-                record = json.loads(path.read_text())
-                record["metrics"][figure] += by(entry["cell"]["seed"])
-                path.write_text(json.dumps(record))
+        seeds = {
+            entry["tasks"]["quantize"]: entry["cell"]["seed"]
+            for entry in cells
+            if "quantize" in entry["tasks"]
+            and all(entry["cell"][axis] == value for axis, value in cell.items())
+        }
+
+        def changed(record):
+            name = f"{record['kind']}-{record['key']}"
+            if name in seeds:
+                record["metrics"][figure] += by(seeds[name])
+            return record
+
+        published_files.change_records(path, changed)
 
     return folder, change
 
@@ -118,9 +124,13 @@ def test_a_page_that_cannot_be_written_is_one_line(copied, tmp_path, capsys):
 
 def test_unfinished_cells_are_counted(copied, capsys):
     folder, _ = copied
-    path = next((folder / "digits/records").glob("quantize-*.json"))
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "status": "failed", "metrics": {}}))
+    names = iter(["quantize"])  # the first of them
+
+    def failed(record):
+        first = record["kind"] == "quantize" and next(names, None)
+        return {**record, "status": "failed", "metrics": {}} if first else record
+
+    published_files.change_records(folder / "digits/records/table3.jsonl", failed)
     main(["compare", str(RESULTS), str(folder), "--grid", "table3"])
     assert "finished on one side alone: 1 cell" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Grids that publish at one scale at the same time leave each other's records alone."""
+"""Grids that publish at one scale at the same time leave each other alone."""
 
 from __future__ import annotations
 
@@ -46,39 +46,26 @@ def done(store: Store, value: int) -> list[CellTasks]:
 
 
 def test_a_grid_that_publishes_in_the_middle_of_another(tmp_path, store, monkeypatch):
-    """The other has written its records, its sheet not yet: nobody names them."""
     first, second = grid(tmp_path, "one"), grid(tmp_path, "two")
-    results, write = tmp_path / "results", atomic.write_json
+    results, write = tmp_path / "results", atomic.write_text
 
-    def interrupted(path, *more, **options):
-        if path.name == "one.json":
-            monkeypatch.setattr(atomic, "write_json", write)
+    def interrupted(path, *more):
+        if path.name == "one.jsonl":
+            monkeypatch.setattr(atomic, "write_text", write)
             publish.render(second, "digits", done(store, 2), store, results, {"command": "x"})
-        return write(path, *more, **options)
+        return write(path, *more)
 
-    monkeypatch.setattr(atomic, "write_json", interrupted)
+    monkeypatch.setattr(atomic, "write_text", interrupted)
     publish.render(first, "digits", done(store, 1), store, results, {"command": "x"})
     assert {sheet.grid: len(sheet.records) for sheet in manifest.sheets(results)} == {"one": 1, "two": 1}
 
 
-def test_a_record_that_another_grid_comes_to_name_as_it_goes_is_kept(tmp_path, store, monkeypatch):
-    first, second = grid(tmp_path, "one"), grid(tmp_path, "two")
-    results, named = tmp_path / "results", manifest._named
-    publish.render(first, "digits", done(store, 1), store, results, {"command": "x"})
-
-    def slow(folder):
-        found = named(folder)
-        monkeypatch.setattr(manifest, "_named", named)
-        publish.render(second, "digits", done(store, 1), store, results, {"command": "x"})
-        return found
-
-    monkeypatch.setattr(manifest, "_named", slow)
+def test_a_record_of_two_grids_stands_with_both_and_goes_with_each(tmp_path, store):
+    first, second, results = grid(tmp_path, "one"), grid(tmp_path, "two"), tmp_path / "results"
+    for each in (first, second):
+        publish.render(each, "digits", done(store, 1), store, results, {"command": "x"})
     publish.render(first, "digits", done(store, 3), store, results, {"command": "x"})
-    assert {sheet.grid: len(sheet.records) for sheet in manifest.sheets(results)} == {"one": 1, "two": 1}
-
-
-def test_what_no_sheet_names_any_more_is_removed(tmp_path, store):
-    first, results = grid(tmp_path, "one"), tmp_path / "results"
-    for value in (1, 2):
-        publish.render(first, "digits", done(store, value), store, results, {"command": "x"})
-    assert len(list((results / "digits" / "records").iterdir())) == 2  # the sheet and its record
+    one, two = manifest.sheets(results)
+    assert [record["settings"]["value"] for record in one.records.values()] == [3]
+    assert [record["settings"]["value"] for record in two.records.values()] == [1]
+    assert sorted(path.name for path in (results / "digits/records").iterdir()) == ["one.jsonl", "two.jsonl"]

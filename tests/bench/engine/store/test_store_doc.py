@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+
+import published_files
 
 from bench.engine import failures
 from bench.engine.store import FOLDERS, SCHEMA, Store
@@ -62,8 +63,8 @@ def test_every_kind_of_task_and_every_published_metric_is_named():
     assert [kind for kind in KINDS if f"| `{kind}` |" not in TEXT] == []
     metrics = {
         f"{record['kind']}: {name}"
-        for path in (ROOT / "results").glob("*/records/*-*.json")
-        for record in [json.loads(path.read_text(encoding="utf-8"))]
+        for path in (ROOT / "results").glob("*/records/*.jsonl")
+        for record in published_files.lines(path)[2]
         for name in record["metrics"]
         if f"`{name}`" not in TEXT
     }
