@@ -1,10 +1,10 @@
-"""Submitting: tasks cut into arrays by stage and class of resources, and handed to SLURM through submitit."""
+"""Submitting: tasks cut into arrays by stage, class of resources and family, and handed to SLURM through submitit."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from bench.errors import BenchError
 from bench.grid import Resources
 from bench.text import one_line
 
+SINGLY = 8  # jobs of one array that a dependency names one by one
 TIME_OUTS = 1000  # requeues after time-outs: each starts from saved state, so there is no reason to count
 LIMITS = (
     "MaxSubmit",
@@ -42,7 +43,7 @@ class TryAgain(Exception):
 
 @dataclass(frozen=True)
 class Array:
-    """Tasks of one stage with the same resources: one job, or one array."""
+    """Tasks of one stage and family with the same resources: one job, or one array."""
 
     tasks: tuple[Task, ...]
     resources: Resources
@@ -62,16 +63,36 @@ def depth(task: Task, known: dict[str, int]) -> int:
     return known[task.name]
 
 
+def families(tasks: Sequence[Task]) -> dict[str, str]:
+    """Task name -> the first-stage task that it goes back to, of several the one that most go back to: for a model's
+    tasks its weights. Tasks of the first stage wait for nothing and are all of one family, ""."""
+    roots: dict[str, frozenset[str]] = {}
+
+    def roots_of(task: Task) -> frozenset[str]:
+        if task.name not in roots:
+            above = [roots_of(needed) for needed in task.inputs.values()]
+            roots[task.name] = frozenset().union(*above) if above else frozenset((task.name,))
+        return roots[task.name]
+
+    many = Counter(root for task in tasks if task.inputs for root in roots_of(task))
+    return {
+        task.name: max(roots_of(task), key=lambda root: (many[root], root)) if task.inputs else ""
+        for task in tasks
+    }
+
+
 def cut(
     tasks: Sequence[Task], resources: Mapping[str, Resources], largest: int
 ) -> list[tuple[tuple[Task, ...], Resources]]:
-    """Tasks in groups of one stage and one class of resources, none of more than `largest` jobs, early stages first."""
+    """Tasks in groups of one stage, one class of resources and one family, none of more than `largest` jobs, early
+    stages first. An array waits as a whole: without families a large model's images would hold a small one's tables."""
     depths: dict[str, int] = {}
-    groups: dict[tuple[int, str], list[Task]] = defaultdict(list)
-    classes: dict[tuple[int, str], Resources] = {}
+    groups: dict[tuple[int, str, str], list[Task]] = defaultdict(list)
+    classes: dict[tuple[int, str, str], Resources] = {}
+    family = families(tasks)
     for task in tasks:
         wanted = resources.get(task.kind, Resources())
-        group = (depth(task, depths), wanted.model_dump_json())
+        group = (depth(task, depths), wanted.model_dump_json(), family[task.name])
         groups[group].append(task)
         classes[group] = wanted
     cuts = []
@@ -187,6 +208,18 @@ def _refusal(array: Array, said: str) -> Exception:
 
 
 def jobs_before(tasks: Collection[Task], where: Mapping[str, str]) -> tuple[str, ...]:
-    """Main ids of the jobs that hold inputs of these tasks, given task name -> job id of what is in SLURM now."""
+    """Ids of the jobs that hold inputs of these tasks, given task name -> job id of what is in SLURM now: jobs of an
+    array one by one where they are few, else the whole array, for sbatch takes no list of any length."""
     needed = {entry.name for task in tasks for entry in task.inputs.values()}
-    return tuple(sorted({where[name].partition("_")[0] for name in needed if name in where}, key=int))
+    of_array: dict[int, set[str]] = defaultdict(set)
+    for name in needed & where.keys():
+        of_array[int(where[name].partition("_")[0])].add(where[name])
+    before: list[str] = []
+    for array, jobs in sorted(of_array.items()):
+        before += sorted(jobs, key=_place) if len(jobs) <= SINGLY else [str(array)]
+    return tuple(before)
+
+
+def _place(job: str) -> tuple[int, int]:
+    array, _, index = job.partition("_")
+    return int(array), int(index or 0)

@@ -56,9 +56,45 @@ def test_one_array_per_stage_and_class_of_resources():
 
 
 def test_an_array_waits_for_the_jobs_of_its_inputs():
-    where = {ROOT.name: "7", IMAGES[0].name: "12_0", IMAGES[1].name: "12_1", IMAGES[2].name: "9_4"}
-    assert arrays.jobs_before(LEAVES[:3], where) == ("7", "9", "12")
+    where = {ROOT.name: "7", IMAGES[0].name: "12_0", IMAGES[1].name: "12_10", IMAGES[2].name: "9_4"}
+    assert arrays.jobs_before(LEAVES[:3], where) == ("7", "9_4", "12_0", "12_10")
     assert arrays.jobs_before(LEAVES, {}) == ()
+
+
+def test_it_waits_for_a_whole_array_where_its_inputs_are_many(monkeypatch):
+    where = {image.name: f"12_{index}" for index, image in enumerate(IMAGES)} | {ROOT.name: "7_3"}
+    monkeypatch.setattr(arrays, "SINGLY", 4)
+    assert arrays.jobs_before(LEAVES, where) == ("7_3", "12")
+    assert arrays.jobs_before(LEAVES[:4], where) == ("7_3", "12_0", "12_1", "12_2", "12_3")
+
+
+def test_one_models_tasks_do_not_wait_for_anothers():
+    """Noise, which both are calibrated on, waits for nothing and ties nothing together."""
+    noise = Task("images", {"source": "noise"})
+    tasks = [noise]
+    for name in ("tiny", "base"):
+        teacher = Task("teacher", {"model": name})
+        images = [Task("images", {"seed": seed}, {"teacher": teacher}) for seed in range(2)]
+        quantized = [
+            Task("quantize", {}, {"teacher": teacher, "images": image}) for image in (*images, noise)
+        ]
+        tasks += [teacher, *images, *quantized]
+    groups = [list(group) for group, _ in arrays.cut(tasks, {}, 1001)]
+    assert {task.name for task in groups[0]} == {task.name for task in tasks if not task.inputs}
+    assert [len({task.inputs["teacher"] for task in group}) for group in groups[1:]] == [1] * 4
+    where = {
+        task.name: f"{place}_{index}"
+        for place, group in enumerate(groups)
+        for index, task in enumerate(group)
+    }
+    for group in groups[1:]:
+        own = {
+            where[task.name]
+            for task in (*tasks, noise)
+            if task.inputs.get("teacher") == group[0].inputs["teacher"]
+        }
+        shared = {where[group[0].inputs["teacher"].name], where[noise.name]}
+        assert set(arrays.jobs_before(group, where)) <= own | shared
 
 
 @pytest.fixture
