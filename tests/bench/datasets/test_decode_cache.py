@@ -324,3 +324,13 @@ def test_the_seal_says_what_the_pixels_were_made_of(mine):
     assert said["made_of"]["fit"] == {"crop_pct": 0.875, "interpolation": "bicubic", "size": [3, 32, 32]}
     assert said["made_of"]["upright"] is True and "libjpeg_turbo" in said["made_of"]["decoders"]
     assert str(mine.data["mine"]) not in (folder / ABOUT).read_text()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_bits_are_those_of_the_cpu_decoded_before_or_not(mine):
+    plain = data.open_dataset("mine", {}, mine).split("test", CONFIG)
+    pictures, labels = tensors(plain)
+    for split in (plain, opened(mine)):
+        found = [torch.cat(parts) for parts in zip(*data.batches(split, 5, "cuda"), strict=True)]
+        assert all(part.is_cuda for part in found)
+        assert torch.equal(found[0].cpu(), pictures) and torch.equal(found[1].cpu(), labels)
