@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 MEAN, STD = 0.3, 0.35  # of the pixels, about
+torch.set_num_threads(1)  # models this small gain nothing from more, and lose much where cores are shared
 
 
 def pictures() -> tuple[Tensor, Tensor, Tensor, Tensor]:

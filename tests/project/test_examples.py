@@ -10,6 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
 PRINTS = {
+    "distil": "student after 200 steps: ",
     "quantize_your_vit": "with 4-bit weights and 8-bit activations: ",
     "own_score": "saliency: loss ",
     "invert_hugging_face": "8 pictures, the first is 0_class0.png",
