@@ -10,7 +10,14 @@ from typing import Any
 from torch.utils.data import Dataset as TorchDataset
 
 from bench.datasets.fitting import fit_transform
-from bench.datasets.listing import PICTURE_SUFFIXES, class_folders, holds_files, pictures_in, size_of
+from bench.datasets.listing import (
+    PICTURE_SUFFIXES,
+    class_folders,
+    holds_files,
+    pictures_in,
+    pictures_of_class,
+    size_of,
+)
 from bench.datasets.pictures import (
     FINGERPRINT_LENGTH,
     PictureFolder,
@@ -88,7 +95,7 @@ class Folder:
         found = []
         for entry in class_folders(folder):
             if entry in self.labels:
-                found += [(path, self.labels[entry]) for path in sorted(pictures_in(folder / entry))]
+                found += [(path, self.labels[entry]) for path in pictures_of_class(folder / entry)]
             elif not (self.train / entry).is_dir() or self._is_class(folder / entry):
                 raise BenchError(f"data set {self.name}: {folder / entry} is no class of {self.train}")
         if not found:

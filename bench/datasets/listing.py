@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -29,6 +30,20 @@ def pictures_in(folder: Path) -> Iterator[Path]:
 
     BenchError names a picture that is no file (a link to nothing, a pipe), and a folder that cannot be read."""
     yield from _pictures_below(folder, frozenset())
+
+
+def pictures_of_class(folder: Path) -> tuple[Path, ...]:
+    """`pictures_in` a class folder, sorted; listed once a process unless the folder's own entries change."""
+    try:
+        changed = folder.stat().st_mtime_ns
+    except OSError as error:
+        raise BenchError(f"the folder {folder} cannot be read: {error.strerror}") from None
+    return _sorted_pictures(folder, changed)
+
+
+@cache
+def _sorted_pictures(folder: Path, changed: int) -> tuple[Path, ...]:
+    return tuple(sorted(pictures_in(folder)))
 
 
 def holds_files(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -101,3 +102,18 @@ def test_a_flower_that_is_missing_is_named(tmp_path):
     (tmp_path / "flowers-102" / "jpg" / "image_00003.jpg").unlink()
     with pytest.raises(BenchError, match=r"the picture .*image_00003\.jpg cannot be read: No such file"):
         fingerprint("flowers102", {}, "train", sources)
+
+
+def test_a_class_is_listed_once_a_process_unless_it_changes(tmp_path, monkeypatch):
+    root = folders(tmp_path)
+    dataset = open_dataset("mine", {}, Sources(data={"mine": root}))
+    first = dataset.fingerprint("test")
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: (listed.append(Path(folder)), scandir(folder))[1])
+    assert dataset.fingerprint("test") == first and dataset.count("test") == 12
+    assert root / "test" in listed and root / "test" / "bee" not in listed
+    Image.new("RGB", (8, 8)).save(root / "test" / "bee" / "more.jpg")
+    os.utime(root / "test" / "bee", ns=(1, 1))  # another time than before, however coarse the clock
+    assert dataset.fingerprint("test") != first and dataset.count("test") == 13
+    assert listed.count(root / "test" / "bee") == 1 and root / "test" / "ant" not in listed
