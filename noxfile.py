@@ -174,6 +174,12 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def models_table(session: nox.Session) -> None:
+    """docs/models.md anew: which of timm's ViTs run, each tried. Ten minutes, not part of CI."""
+    python(session, "tools.models_table")
+
+
+@nox.session
 def report_check(session: nox.Session) -> None:
     """The report in a real headless browser (Debian: chromium, chromium-driver)."""
     python(session, "pytest", "-q", "-m", "browser", "tests/browser", *session.posargs)
