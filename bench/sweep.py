@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import experiments, publish
-from bench.cli import decode_cache, status, watch
+from bench.cli import decode_cache, kept_plans, status, watch
 from bench.cli.options import command_line, parse, sources_of
 from bench.cli.progress import Board, View, make_view
 from bench.cli.tensorboard import TensorBoard
@@ -86,11 +86,18 @@ class Sweep:
         options = self.options
         self._say(status.scale_line(self.grid, self.scale))
         sources = self._sources()
+        kept = kept_plans.KeptPlans(self.grid, self.scale, self.store, sources, self.suite.build)
+        if options.status and (known := kept.recall()) is not None:
+            # What --watch shows of the last record is not among what is kept of it.
+            self.plan, self.seen = self._chosen(known), kept.seen(trusted=not options.watch)
+            return self._keep_showing() if options.watch else self._show(self._survey(), sources)
         include.load(sources.include)
         cells = self._build(sources)
         whole = plan.make_plan(cells)
-        self.plan = plan.only(whole, options.only) if options.only else whole
-        states = survey(self.plan, self.store)
+        self.plan, self.seen = self._chosen(whole), kept.seen(trusted=False)
+        if self.store.exists:
+            kept.keep(whole)
+        states = self._survey()
         if options.watch:
             return self._keep_showing()
         if options.dry_run or options.status:
@@ -107,13 +114,23 @@ class Sweep:
         stopped = ""
         began = time.monotonic()
         if to_do(self.plan, states):
-            board, stopped = self._carry_out(states, sources)
+            board, stopped = self._carry_out(states, sources, lambda: kept.keep(whole))
             if options.detach and not stopped:
                 return OK
-            states = survey(self.plan, self.store)
+            states = self._survey()
         return self._conclude(cells, states, board, time.monotonic() - began, stopped)
 
     # ---- the three ways to look and not run
+
+    def _chosen(self, whole: plan.Plan) -> plan.Plan:
+        """What --only asks for."""
+        return plan.only(whole, self.options.only) if self.options.only else whole
+
+    def _survey(self) -> dict[str, State]:
+        states = survey(self.plan, self.store, self.seen)
+        if self.store.exists:
+            self.seen.save()
+        return states
 
     def _show(self, states: dict[str, State], sources: Sources) -> int:
         """--dry-run and --status."""
@@ -139,7 +156,7 @@ class Sweep:
         on_gpu = self._on_gpu(name)
 
         def look() -> tuple[dict[str, State], Estimates]:
-            states = survey(self.plan, self.store)
+            states = self._survey()
             return states, self._estimates(states, on_gpu)
 
         watch.watch(self.plan, look, workers)
@@ -155,8 +172,10 @@ class Sweep:
 
     # ---- running
 
-    def _carry_out(self, states: dict[str, State], sources: Sources) -> tuple[Board, str]:
-        """Run what is to do; (board, "" or how it was stopped)."""
+    def _carry_out(
+        self, states: dict[str, State], sources: Sources, prepared: Callable[[], None]
+    ) -> tuple[Board, str]:
+        """Run what is to do; (board, "" or how it was stopped). prepared: called once the store can be written."""
         options = self.options
         name, why = self._executor_name()
         on_gpu = self._on_gpu(name)
@@ -181,6 +200,7 @@ class Sweep:
                 f"--detach: the {name} executor runs tasks in this process; only slurm can go on without it"
             )
         self.store.prepare()
+        prepared()
         self._decode_cache(sources, todo, prepare=True)
         self._say(f"executor: {name} ({why}); store: {self.store.root}")
         self._say(f"{plural(len(self.plan.tasks), 'task')}, {len(todo)} to do: {time_needed}")
@@ -322,7 +342,7 @@ class Sweep:
             self.store.forget(task)
         if failed:
             self._say(f"{plural(len(failed), 'failed task')} will be tried again")
-        return survey(self.plan, self.store)
+        return self._survey()
 
     def _say(self, line: str) -> None:
         if not self.options.quiet:

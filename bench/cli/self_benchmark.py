@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,6 +52,7 @@ scales:
       schedules:
         half: {at: [20], drop: 0.5}
 """
+BITS = range(2, 9)
 ONE_AXIS = GRID.replace("[sparse, dense]\n      bits: [W4/A8, W8/A8]", "[sparse]\n      bits: [W4/A8]")
 
 
@@ -79,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _measure_table(Path(folder), goals)
         _measure_overhead(Path(folder), goals)
         _measure_looks(Path(folder), goals)
+        _measure_status(Path(folder), goals)
     if goals.missed:
         print(f"missed: {'; '.join(goals.missed)}")
     return 1 if goals.missed else 0
@@ -168,6 +171,28 @@ def _measure_looks(folder: Path, goals: _Goals) -> None:
     calls = len((tools / "calls").read_text(encoding="utf-8").split())
     goals.say(f"calls of squeue in one look at {WORKERS} running tasks", calls, "calls", 1)
     goals.say(f"file operations of {WORKERS} heartbeats, by their interval", WORKERS / BEAT, "a second", 100)
+
+
+def _measure_status(folder: Path, goals: _Goals) -> None:
+    """`--status` of a finished grid of CELLS quantizations, in a process of its own, from the plan that is kept."""
+    path, store = folder / "scale.yaml", Store(folder / "status")
+    bits = ", ".join(f"W{weights}/A{activations}" for weights in BITS for activations in BITS)
+    seeds = ", ".join(map(str, range(CELLS // (2 * len(BITS) ** 2))))
+    path.write_text(GRID.replace("W4/A8, W8/A8", bits) % seeds, encoding="utf-8")
+    store.prepare()
+    _fill(store, plan.make_plan(experiments.build(load(path), "digits", Sources())).tasks)
+    look = "import sys; from bench import sweep; sweep.main(sys.argv[1:]); print('torch' in sys.modules)"
+    options = ["--grid", str(path), "--store", str(store.root), "--results", str(folder / "results")]
+    for way in ("--dry-run", "--status"):  # the first keeps the plan
+        call = [sys.executable, "-c", look, *options, way]
+        done, seconds = _timed(
+            lambda call=call: subprocess.run(call, capture_output=True, text=True, check=True)
+        )
+    number = int(next(line for line in done.stdout.splitlines() if line.startswith("all ")).split()[1])
+    goals.say(f"--status of {number} tasks", seconds, "s", 3.0)
+    goals.say(
+        "  of it: whether it imports torch", float(done.stdout.split()[-1] == "True"), "(yes is 1)", 0.0
+    )
 
 
 def _once() -> None:

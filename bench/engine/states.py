@@ -10,8 +10,9 @@ from typing import Any
 
 from bench.engine.executors.protocol import BLOCKED, DONE, FAILED, RUNNING, WAITING
 from bench.engine.plan import Plan
-from bench.engine.store import Record, Store, failure_of
-from bench.engine.task import Task, canonical_json
+from bench.engine.store import Finding, Record, Store, failure_of
+from bench.engine.store.plans import Seen, uncollected
+from bench.engine.task import Task, likeness
 from bench.grid import Expect
 
 
@@ -25,12 +26,18 @@ class State:
     damage: str = ""  # what of an earlier result is damaged and will be made again
 
 
-def survey(plan: Plan, store: Store) -> dict[str, State]:
-    """The state of every task of a plan, by name. Reads records, artifacts' sizes and times, and claims."""
+@uncollected()
+def survey(plan: Plan, store: Store, seen: Seen | None = None) -> dict[str, State]:
+    """The state of every task of a plan, by name. Reads records, artifacts' sizes and times, and claims.
+
+    seen: what was found before and is unchanged is not read again.
+    """
     held = store.claims.held()
     states: dict[str, State] = {}
+    if seen is not None:
+        seen.look()
     for task in plan.tasks:
-        finding = store.find(task)
+        finding = store.find(task) if seen is None else _look(task, store, seen)
         blocker = next((i for i in task.inputs.values() if states[i.name].status in (FAILED, BLOCKED)), None)
         if finding.status == "done":
             state = State(DONE, finding.record)
@@ -44,6 +51,16 @@ def survey(plan: Plan, store: Store) -> dict[str, State]:
             state = State(WAITING, damage=finding.damage)
         states[task.name] = state
     return states
+
+
+def _look(task: Task, store: Store, seen: Seen) -> Finding:
+    known = seen.record(task)
+    if known is not None:
+        return Finding(known["status"], known)
+    finding = store.find(task) if seen.is_recorded(task) else Finding("missing")
+    if finding.record is not None and finding.status in ("done", "failed"):
+        seen.learn(task, finding.record)
+    return finding
 
 
 def to_do(plan: Plan, states: Mapping[str, State]) -> list[Task]:
@@ -64,31 +81,31 @@ class Estimates:
     ) -> None:
         self._alike: dict[str, list[float]] = defaultdict(list)
         self._kind: dict[str, list[float]] = defaultdict(list)
-        self._likenesses: dict[str, str] = {}  # by task name
         self._device = "gpu" if on_gpu else "cpu"
         self._expected = dict(expect.gpu if on_gpu else expect.cpu)
         for kind in plan.kinds:
             records = [states[task.name].record for task in plan.tasks if task.kind == kind]
             found = [record for record in records if record is not None and self._counts(record)]
             for record in found:
-                self.learn(kind, record["settings"], record["seconds"])
+                self._learn(kind, _likeness_of(record, kind), record["seconds"])
             if not found:
                 others = [record for record in store.records(kind) if self._counts(record)]
                 for record in others:
-                    self._alike[_likeness(kind, record["settings"])].append(record["seconds"])
+                    self._alike[_likeness_of(record, kind)].append(record["seconds"])
                 if others:
                     self._expected.setdefault(kind, fmean(record["seconds"] for record in others))
 
     def learn(self, kind: str, settings: Mapping[str, Any], seconds: float) -> None:
         """Take one more finished task into account."""
-        self._alike[_likeness(kind, settings)].append(seconds)
+        self._learn(kind, likeness(kind, settings), seconds)
+
+    def _learn(self, kind: str, alike: str, seconds: float) -> None:
+        self._alike[alike].append(seconds)
         self._kind[kind].append(seconds)
 
     def seconds(self, task: Task) -> float | None:
         """Expected seconds of one task; None if nothing is known of its kind."""
-        if task.name not in self._likenesses:
-            self._likenesses[task.name] = _likeness(task.kind, task.settings)
-        known = self._alike.get(self._likenesses[task.name]) or self._kind.get(task.kind)
+        known = self._alike.get(task.likeness) or self._kind.get(task.kind)
         return fmean(known) if known else self._expected.get(task.kind)
 
     def total(self, tasks: Sequence[Task], workers: int = 1) -> tuple[float, int]:
@@ -106,8 +123,9 @@ def shared(seconds: Sequence[float], workers: int) -> float:
     return max(sum(seconds) / max(1, workers), max(seconds, default=0.0))
 
 
-def _likeness(kind: str, settings: Mapping[str, Any]) -> str:
-    return kind + canonical_json({key: value for key, value in settings.items() if key != "seed"})
+def _likeness_of(record: Record, kind: str) -> str:
+    """Of a record, or of what an earlier look has kept of it."""
+    return record["likeness"] if "likeness" in record else likeness(kind, record["settings"])
 
 
 def _doing(store: Store, task: Task, holder: Any) -> str:

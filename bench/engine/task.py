@@ -57,11 +57,29 @@ class Task:
         """`<kind>-<key>`: file name of the record and folder name of the artifacts."""
         return f"{self.kind}-{self.key}"
 
+    @cached_property
+    def likeness(self) -> str:
+        """The same for tasks that differ in their seed alone, and so take as long."""
+        return likeness(self.kind, self.settings)
+
+    @classmethod
+    def recalled(cls, kind: str, key: str, label: str, likeness: str, inputs: Mapping[str, Task]) -> Task:
+        """A task known by its key alone, to be looked at and not to be run: its settings are not there."""
+        task = cls(kind, {}, inputs, label=label)
+        task.__dict__.update(key=key, likeness=likeness)
+        return task
+
     def __hash__(self) -> int:
         return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and self.name == other.name
+
+
+def likeness(kind: str, settings: Mapping[str, Any]) -> str:
+    """See `Task.likeness`."""
+    text = kind + canonical_json({key: value for key, value in settings.items() if key != "seed"})
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
 @dataclass(frozen=True)

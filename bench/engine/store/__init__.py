@@ -61,6 +61,11 @@ class Store:
         """Refuse a store of another version. Raises StoreError, one line."""
         layout.check(self.root)
 
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever run with it."""
+        return (self.root / "records").is_dir()
+
     def prepare(self) -> None:
         """Make the folders and prove that they can be written. Raises StoreError, one line."""
         with self.errors():

@@ -35,6 +35,15 @@ def names(root: Path, folder: str) -> Iterator[str]:
         yield from os.listdir(shard)
 
 
+def stamps(root: Path, folder: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Name, size and time of change (ns) of all files in the shards of a folder."""
+    for shard in _shards(root / folder):
+        with os.scandir(shard) as entries:
+            for entry in entries:
+                stat = entry.stat()
+                yield entry.name, (stat.st_size, stat.st_mtime_ns)
+
+
 def check(root: Path) -> None:
     """Refuse a store that this version must not use. Raises StoreError; writes nothing. An absent store is fine."""
     said = _read(root)

@@ -40,9 +40,12 @@ def look(source: Store, target: Store, versions: Mapping[str, int], measuring: C
 
     versions: of each kind of task, what this code computes; a kind that it does not know is taken as it is.
     measuring: kinds whose results are measurements of a machine, which never agree; what the target has stays.
-    Raises StoreError where the source holds results of other versions.
+    What an earlier version of a kind has left beside results of this one is passed over. Raises StoreError where the
+    source holds results of a kind in other versions alone: it is of other code.
     """
     found = Outlook()
+    old: dict[str, Record] = {}
+    current: set[str] = set()
     for name in sorted(source.recorded()):
         finding = source.find_named(name)
         if finding.status == "damaged":
@@ -51,7 +54,10 @@ def look(source: Store, target: Store, versions: Mapping[str, int], measuring: C
         record = finding.record
         if record is None or record["status"] != "done":
             continue  # a failure is no result: the task is to do in the target
-        _check_version(source, record, versions)
+        if record["version"] != versions.get(record["kind"], record["version"]):
+            old[record["kind"]] = record
+            continue
+        current.add(record["kind"])
         wrong = [part for part in record["artifacts"] if not _is_inside(part)]
         if wrong:
             found.damaged.append(f"record {name}: names a file outside the store: {wrong[0]!r}")
@@ -64,6 +70,12 @@ def look(source: Store, target: Store, versions: Mapping[str, int], measuring: C
             found.same += 1
         else:
             found.conflicts.append(_conflict(name, ours.record, record))
+    for kind in sorted(old.keys() - current):
+        version = old[kind]["version"]
+        raise StoreError(
+            f"{source.root} is of other code: {kind}-{old[kind]['key']} is of version {version} of the task {kind!r}, this "
+            f"bench makes version {versions[kind]} and would never read it; nothing was merged"
+        )
     return found
 
 
@@ -94,15 +106,6 @@ def bring(source: Store, target: Store, record: Record, copied: Callable[[int], 
     finally:
         shutil.rmtree(work, ignore_errors=True)
         claim.release()
-
-
-def _check_version(source: Store, record: Record, versions: Mapping[str, int]) -> None:
-    kind, version = record["kind"], record["version"]
-    if kind in versions and version != versions[kind]:
-        raise StoreError(
-            f"{source.root} holds results of other code: {kind}-{record['key']} is of version {version} of the task "
-            f"{kind!r}, this bench makes version {versions[kind]} and would never read it; nothing was merged"
-        )
 
 
 def _is_inside(part: str) -> bool:

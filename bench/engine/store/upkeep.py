@@ -57,7 +57,7 @@ def remove(found: Litter) -> None:
 def room(store: Store) -> dict[str, tuple[int, int]]:
     """(files, bytes) of each of the store's folders, artifacts and checkpoints also by kind of task."""
     taken: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for folder in (*FOLDERS, "slurm", "tasks"):
+    for folder in (*FOLDERS, "slurm", "tasks", "plans"):
         for file, size in _files(store.root / folder):
             parts = file.relative_to(store.root).parts
             task = next((part for part in parts[1:] if "-" in part), "")

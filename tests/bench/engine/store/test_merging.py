@@ -191,13 +191,26 @@ def test_a_merge_that_was_killed_goes_on(one, other, monkeypatch):
     assert all(other.find(task, thorough=True).status == "done" for task in TASKS)
 
 
-def test_results_of_another_version_are_refused(one, other):
-    old = Task("quantize", {"name": "old"}, version=99)
-    claim = one.claims.take(old.name)
-    work = one.open_work(old, claim)
-    record = {**one.record(TASKS[0]), "metrics": {}}
-    one.finish(old, claim, work, record)
+def finish(store: Store, task: Task) -> None:
+    claim = store.claims.take(task.name)
+    store.finish(task, claim, store.open_work(task, claim), {**store.record(TASKS[0]), "metrics": {}})
     claim.release()
+
+
+def test_what_an_earlier_version_has_left_is_passed_over(one, other):
+    """A store that went on with newer code still holds what the older one made."""
+    now = Task("quantize", {"name": "now"})
+    finish(one, Task("quantize", {"name": "old"}, version=99))
+    finish(one, now)
+    assert merge(one, other) == 0
+    assert (
+        other.find(now).status == "done"
+        and len([n for n in other.recorded() if n.startswith("quantize")]) == 1
+    )
+
+
+def test_results_of_another_version_alone_are_refused(one, other):
+    finish(one, Task("quantize", {"name": "old"}, version=99))
     before = files(other)
     with pytest.raises(StoreError, match=r"version 99 of the task 'quantize', this bench makes version 1"):
         merge(one, other)
