@@ -13,6 +13,7 @@ from bench.publish.parts import NOT_RUN, NOTHING, figure, markdown, model_title,
 Record = Mapping[str, Any]
 EAGER = "eager"
 PRECISIONS = ("fp32", "bf16")  # that have goals
+FINISHED = "finished_images_per_second"  # of a whole run, in the metrics
 RESOLUTION = 224  # of the paper; others are said
 
 GOAL_NOTES = """\
@@ -32,6 +33,10 @@ class Found:
     multiplications: float | None = None
 
 
+# Of one measurement, and all that were made on its device.
+Measured = Callable[[Record, Sequence[Record]], Found | None]
+
+
 @dataclass(frozen=True)
 class Goal:
     """A figure of some measurements, and what it should be at least; None where there is no goal on such a device.
@@ -42,7 +47,7 @@ class Goal:
 
     what: str
     method: str
-    measured: Callable[[Record], Found | None]
+    measured: Measured
     on_cpu: float | None = None
     on_gpu: Mapping[str, float] = field(default_factory=dict)
     model: str | None = None
@@ -75,23 +80,43 @@ def ratio(record: Record, other: str) -> float | None:
     return engines[other]["median"] / engines["smi"]["median"] if other in engines else None
 
 
-def _faster_than(other: str) -> Callable[[Record], Found | None]:
-    def measured(record: Record) -> Found | None:
+def _faster_than(other: str) -> Measured:
+    def measured(record: Record, _: Sequence[Record]) -> Found | None:
         value = ratio(record, other)
         return None if value is None else Found(value, _multiplications(record, other))
 
     return measured
 
 
-def _of_matmul(record: Record) -> Found | None:
+def _of_matmul(record: Record, _: Sequence[Record]) -> Found | None:
     """Multiply-accumulates a second of an iteration as a share of a plain product's on the same device."""
     share = share_of_matmul(record)
     return None if share is None else Found(share)
 
 
-def _less_memory(record: Record) -> Found | None:
+def _less_memory(record: Record, _: Sequence[Record]) -> Found | None:
     published, ours = (held(record, engine) for engine in ("reference", "smi"))
     return None if published is None else Found(published / ours)
+
+
+def _more_images_than(method: str) -> Measured:
+    """Finished images a second of a whole run over those of another method in the same place; at equal speeds, the
+    ratio of the FLOPs of a finished image."""
+
+    def measured(record: Record, records: Sequence[Record]) -> Found | None:
+        place = {**record["cell"], "method": method}
+        other = next((one for one in records if one["cell"] == place), None)
+        if other is None or not all(FINISHED in one["metrics"] for one in (record, other)):
+            return None
+        value = record["metrics"][FINISHED] / other["metrics"][FINISHED]
+        return Found(value, _gflops_of_finished(other) / _gflops_of_finished(record))
+
+    return measured
+
+
+def _gflops_of_finished(record: Record) -> float:
+    parts = (record["settings"]["stopping"] or {}).get("rebirth", 1)
+    return record["metrics"]["paper_gflops_run_average"] / parts
 
 
 def _multiplications(record: Record, other: str) -> float | None:
@@ -156,6 +181,7 @@ def on_gpu(records: Sequence[Record]) -> bool:
 
 
 SPARSE, DENSE, PSAQ = "deepinversion_sparse", "deepinversion_dense", "psaq_dense"
+REBIRTHS = {2: None, 4: 1.5, 7: None}  # parts -> goal
 GOALS = (
     Goal("published dense over our dense", DENSE, _faster_than("reference"), on_cpu=1.5),
     Goal(
@@ -188,6 +214,16 @@ GOALS = (
     Goal("memory: PSAQ-ViT as published over ours", PSAQ, _less_memory, batch=32),
     Goal("memory: published dense over our dense", DENSE, _less_memory),
     Goal("memory: published sparse over our sparse, last stage", SPARSE, _less_memory),
+    *(
+        Goal(
+            f"images/s over a run, rebirth of {parts} parts over sparse at 77%",
+            f"rebirth{parts}",
+            _more_images_than(SPARSE),
+            on_cpu=goal,
+            on_gpu={} if goal is None else {"fp32": goal, "bf16": goal},
+        )
+        for parts, goal in REBIRTHS.items()
+    ),
 )
 
 
@@ -196,7 +232,7 @@ def goals(records: Sequence[Record], gpu: bool) -> str:
     rows = []
     for goal in GOALS:
         for record in records:
-            if goal.concerns(record) and (found := goal.measured(record)) is not None:
+            if goal.concerns(record) and (found := goal.measured(record, records)) is not None:
                 wanted = goal.wanted(gpu, record["cell"]["precision"])
                 rows.append(_row(goal, where(record["cell"]), found, wanted))
         if not any(row["what"] == goal.what for row in rows):

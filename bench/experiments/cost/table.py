@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.experiments import paper
 from bench.experiments.cost.goals import (
+    FINISHED,
     GOAL_NOTES,
     Record,
     goals,
@@ -31,7 +32,8 @@ NOTES = """\
 Medians of single iterations; ± is half the range from the fastest to the slowest. "x published" is the published way
 (published_way.py: weights' gradients, all attention maps kept, all patches embedded, whole-image Adam; always fp32)
 of the same method and as many patches, over ours, taking turns in one process. Sparse is the last stage, 46 of 196
-patches; "over a run" weighs the stages by their iterations. FLOPs are the paper's convention for 128 images, exact
+patches, of Rebirth the last part's; "over a run" weighs the stages by their iterations, and images are finished ones,
+of which a trajectory of Rebirth gives one a part. FLOPs are the paper's convention for 128 images, exact
 GMACs are of one image's forward. bf16 runs the model under autocast; pixels, losses and Adam stay fp32.
 Engine is how ours runs the model (docs/speed.md), "x eager" over the same without it. Weights are random: they cost the
 same. The paper's it/s are of a GPU and a batch it does not name: compare ratios."""
@@ -142,6 +144,7 @@ def _row(sheet: Sheet, record: Record) -> dict[str, str]:
         "patches": "all" if patches is None else str(patches),
         **row_of_speed(record),
         "it/s over a run": figure(metrics.get("average_iterations_per_second"), 2),
+        "images/s over a run": figure(metrics.get(FINISHED), 4),
         "x published": _times(record, "reference"),
         "x published dense": _times(record, "reference_dense"),
         "x our dense": _times(record, "smi_dense"),

@@ -101,6 +101,7 @@ def test_goals_that_nothing_was_measured_for_stand_as_not_run():
         "published dense over our sparse Tiny, last stage": ">= 6.00 fp32; >= 30.00 bf16",
         "our dense Base over a plain matmul, in GMAC/s": ">= 50% bf16",
         "PSAQ-ViT as published over ours": ">= 10.00 bf16",
+        "images/s over a run, rebirth of 4 parts over sparse at 77%": ">= 1.50 fp32; >= 1.50 bf16",
     }
     assert all(row[4] == row[-1] == "not run" for row in rows.values())
 
@@ -125,6 +126,28 @@ def test_goals_of_a_gpu_are_held_against_its_measurements():
     assert rows["published dense over our sparse Base, last stage"][-2:] == [">= 6.00", "yes"]
     assert rows["our dense Base over a plain matmul, in GMAC/s"][-1] == "yes"
     assert rows["memory: published sparse over our sparse, last stage"][4] == "2.50"
+
+
+def test_rebirth_is_held_against_sparse_of_the_same_place_by_its_finished_images():
+    """A trajectory of 4 parts costs 1 + 3/4 + 2/4 + 1/4 of a dense quarter: .156 a finished image, sparse .25."""
+
+    def of(method: str, images: float, gflops: float, stopping: dict | None, **cell) -> dict:
+        metrics = {
+            "engines": {},
+            "finished_images_per_second": images,
+            "paper_gflops_run_average": gflops,
+        }
+        record = done(method, 4, "cpu", **metrics)
+        record["settings"] |= {"stopping": stopping}
+        return {**record, "cell": {**record["cell"], **cell}}
+
+    sparse = of("deepinversion_sparse", 2.0, 25.0, {"at": [1], "drop": [0.5]})
+    elsewhere = of("deepinversion_sparse", 9.0, 25.0, {"at": [1], "drop": [0.5]}, precision="fp32")
+    rebirth = of("rebirth4", 3.5, 62.5, {"rebirth": 4, "at": [1, 2, 3]})
+    what = "images/s over a run, rebirth of 4 parts over sparse at 77%"
+    table = goals.goals([elsewhere, sparse, rebirth], gpu=False)
+    assert rows_of(table)[what][4:] == ["1.75", "1.60", ">= 1.50", "yes"]
+    assert rows_of(goals.goals([elsewhere, rebirth], gpu=False))[what][-1] == "not run"
 
 
 @pytest.mark.slow
