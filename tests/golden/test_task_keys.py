@@ -28,5 +28,14 @@ def test_a_key_changes_with_the_version_of_its_kind_only():
     task's version reaches the keys of all that depend on it.
     """
     grid = load(Path(__file__).with_name("reference.yaml"))
-    plan = make_plan(build(grid, "digits", Sources()))
+    plan = make_plan(build(grid, "digits", Sources(retrain=True)))
     assert {task.label: (task.version, task.key) for task in plan.tasks} == FROZEN
+
+
+def test_the_teacher_that_comes_with_the_project_is_named_by_its_weights():
+    """Other weights in its file are another key: nothing made of the old ones is then taken for theirs."""
+    grid = load(Path(__file__).with_name("reference.yaml"))
+    plan = make_plan(build(grid, "digits", Sources()))
+    keys = {task.label: task.key for task in plan.tasks}
+    assert keys["teacher digits_vit@0"] == "4bb14a15a7a9abc3"
+    assert not set(keys.values()) & {key for label, (_, key) in FROZEN.items() if "teacher" in label}

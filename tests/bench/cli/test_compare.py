@@ -147,7 +147,8 @@ def test_unfinished_cells_are_counted(copied, capsys):
 def test_what_cannot_be_compared_is_one_line(copied, tmp_path, capsys, other, options, said):
     folder, _ = copied
     (tmp_path / "empty").mkdir()
-    shutil.copytree(RESULTS / "four_bits", tmp_path / "four")
+    (tmp_path / "four/digits/records").mkdir(parents=True)
+    shutil.copy(RESULTS / "digits/records/four_bits.jsonl", tmp_path / "four/digits/records")
     assert main(["compare", str(folder), str(tmp_path / other), *options]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1

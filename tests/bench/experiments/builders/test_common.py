@@ -35,8 +35,8 @@ def test_bit_widths_share_images_and_all_share_one_teacher(table3):
     assert Counter(task.kind for task in plan.tasks) == {
         "teacher": 1,
         "evaluate": 1,
-        "images": 24,
-        "quantize": 48,
+        "images": 36,
+        "quantize": 72,
     }
     images = {task.label: task for task in plan.tasks if task.kind == "images"}
     settings = images["images digits_vit deepinversion_sparse seed 2"].settings
@@ -52,7 +52,8 @@ def test_bit_widths_share_images_and_all_share_one_teacher(table3):
 
 
 def test_the_teacher_learns_from_train_and_is_judged_on_validation(table3):
-    teacher = next(task for task in make_plan(table3()).tasks if task.kind == "teacher")
+    cells = table3(sources=Sources(retrain=True))
+    teacher = next(task for task in make_plan(cells).tasks if task.kind == "teacher")
     assert (teacher.settings["train"]["split"], teacher.settings["validation"]["split"]) == (
         "train",
         "validation",

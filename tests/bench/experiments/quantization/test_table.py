@@ -1,9 +1,9 @@
 """Table 3 from made-up records, held to a golden file; holes, statistics, provenance, and tables made again."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
+import published_files
 import pytest
 from table3_sheet import GOLDEN, GRID, TINY, paper_sheet, quantized, record
 from two_datasets import doubled
@@ -113,32 +113,34 @@ def test_a_measured_cost_stands_where_it_was_measured():
         assert "| not run" in next(line for line in lines if other in line)
 
 
+def write(sheet, results: Path) -> Path:
+    """A sheet's file, as `manifest.publish` writes it."""
+    path = results / sheet.scale / "records" / f"{sheet.grid}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    described = {name: value for name, value in vars(sheet).items() if name not in ("quoted", "costs")}
+    described |= {"cells": len(sheet.cells), "records": len(sheet.records)}
+    published_files.write(path, described, list(sheet.cells), list(sheet.records.values()))
+    return path
+
+
 def test_costs_come_from_whatever_is_published_and_done(tmp_path):
-    folder = tmp_path / "digits" / "records"
-    folder.mkdir(parents=True)
-    (tmp_path / "paper" / "records").mkdir(parents=True)
     costs = {"cost-a": record("cost", "a"), "cost-b": record("cost", "b", cause="out of memory")}
-    for name, value in costs.items():
-        (folder / f"{name}.json").write_text(json.dumps(value))
-    cost_sheet = replace(paper_sheet(), grid="cost", experiment="cost", cells=[], records=costs)
-    table3 = replace(paper_sheet(), records={})
-    for sheet, place in ((cost_sheet, folder), (table3, tmp_path / "paper" / "records")):
-        values = {name: value for name, value in vars(sheet).items() if name != "costs"}
-        (place / f"{sheet.grid}.json").write_text(json.dumps({**values, "records": sorted(sheet.records)}))
+    write(
+        replace(paper_sheet(), grid="cost", scale="digits", experiment="cost", cells=[], records=costs),
+        tmp_path,
+    )
+    write(replace(paper_sheet(), records={}), tmp_path)
     found = {sheet.grid: sheet for sheet in manifest.sheets(tmp_path)}
     assert found["cost"].quoted == {} and found["table3"].quoted == {"cost-a": costs["cost-a"]}
 
 
 def test_a_table_is_written_however_damaged_another_is(tmp_path):
-    folder = tmp_path / "paper" / "records"
-    folder.mkdir(parents=True)
-    values = {name: value for name, value in vars(paper_sheet()).items() if name != "costs"}
-    (folder / "table3.json").write_text(json.dumps({**values, "records": []}))
+    write(paper_sheet(), tmp_path)
     (tmp_path / "digits" / "records").mkdir(parents=True)
-    (tmp_path / "digits" / "records" / "cost.json").write_text("{")
+    (tmp_path / "digits" / "records" / "cost.jsonl").write_text("{")
     found, damaged = manifest.readable(tmp_path)
     assert [sheet.grid for sheet in found] == ["table3"] and len(damaged) == 1
-    with pytest.raises(BenchError, match="cost.json or a record that it names is damaged"):
+    with pytest.raises(BenchError, match=r"cost.jsonl, line 1, is damaged"):
         manifest.sheets(tmp_path)
 
 
@@ -169,36 +171,21 @@ def test_the_papers_figures_are_complete():
 
 def test_what_is_published_makes_the_same_table_again(tmp_path):
     sheet = paper_sheet()
-    folder = tmp_path / "paper" / "records"
-    folder.mkdir(parents=True)
-    for name, values in sheet.records.items():
-        (folder / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
-    described = {**vars(sheet), "records": sorted(sheet.records)}
-    (folder / "table3.json").write_text(json.dumps(described), encoding="utf-8")
+    write(sheet, tmp_path)
     assert main(["--results", str(tmp_path)]) == 0
     assert (tmp_path / "paper" / "table3.md").read_text(encoding="utf-8") == quantization.text(sheet)
     index = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "[table3](paper/table3.md)" in index and "Made-up Device" in index and "0123456789ab" in index
 
 
-def test_a_damaged_published_record_is_named(tmp_path):
-    folder = tmp_path / "digits" / "records"
-    folder.mkdir(parents=True)
-    (folder / "table3.json").write_text('{"records": ["images-gone"]}', encoding="utf-8")
-    with pytest.raises(BenchError, match="table3.json or a record that it names is damaged"):
-        main(["--results", str(tmp_path)])
-
-
-def test_publishing_keeps_machines_private_and_removes_what_no_sheet_names(tmp_path, table3_store):
+def test_publishing_keeps_machines_private(tmp_path, table3_store):
     grid, cells, store = table3_store
-    folder = tmp_path / "digits" / "records"
-    folder.mkdir(parents=True)
-    (folder / "images-old.json").write_text("{}", encoding="utf-8")
     path = publish.render(grid, "digits", cells, store, tmp_path, {"command": "made up"})
     assert path == tmp_path / "digits" / "table3.md"
-    names = {file.stem for file in folder.iterdir()}
-    assert names == {"table3", cells[0].tasks["evaluate"].name}
-    shown = (folder / f"{cells[0].tasks['evaluate'].name}.json").read_text(encoding="utf-8")
+    (file,) = (tmp_path / "digits" / "records").iterdir()
+    _, _, records = published_files.lines(file)
+    assert [f"{one['kind']}-{one['key']}" for one in records] == [cells[0].tasks["evaluate"].name]
+    shown = file.read_text(encoding="utf-8")
     assert "secret-host" not in shown and "/home/someone" not in shown
     assert "| Original (full precision)" in path.read_text(encoding="utf-8")
 

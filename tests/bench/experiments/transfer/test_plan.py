@@ -19,12 +19,12 @@ EXPERIMENTS = Path(__file__).parents[4] / "experiments"
 def kd(tmp_path):
     """A function that writes kd.yaml, changed, and builds its digits scale."""
 
-    def build(change=lambda grid: None):
+    def build(change=lambda grid: None, sources=None):
         grid = yaml_text.read(EXPERIMENTS / "kd.yaml")
         change(grid)
         path = tmp_path / "kd.yaml"
         path.write_text(yaml_text.dump(grid), encoding="utf-8")
-        return experiments.build(load(path), "digits", Sources())
+        return experiments.build(load(path), "digits", sources or Sources())
 
     return build
 
@@ -60,8 +60,8 @@ def test_inversions_and_teacher_are_those_of_table3(kd):
     theirs = {task.key for task in make_plan(table3).tasks if task.kind in ("images", "teacher")}
     ours = [task for task in make_plan(kd()).tasks if task.kind in ("images", "teacher")]
     shared = Counter(task.kind for task in ours if task.key in theirs)
-    # the first set of each pool of each seed: dense, sparse, random selection
-    assert shared == {"teacher": 1, "images": 9}
+    # the first set of each pool of each seed: dense, sparse, three rebirths, two random selections
+    assert shared == {"teacher": 1, "images": 21}
 
 
 def test_a_longer_pool_begins_with_the_sets_of_a_shorter_one(kd):
@@ -108,7 +108,7 @@ def test_students_that_learnt_half_of_the_classes_are_one_task_for_all_rows(kd):
     cells = kd(half())
     taught = [e for e in cells if "transfer" in e.tasks and e.cell["student"] == "half_classes"]
     students = {e.tasks["transfer"].inputs["student"].key for e in taught}
-    assert len(students) == 1 and len(taught) == 24
+    assert len(students) == 1 and len(taught) == 36
     student = taught[0].tasks["transfer"].inputs["student"]
     assert (
         student.settings["train"]["classes"] == student.settings["validation"]["classes"] == [0, 1, 2, 3, 4]
@@ -119,7 +119,10 @@ def test_students_that_learnt_half_of_the_classes_are_one_task_for_all_rows(kd):
 
 
 def test_two_teachers_of_one_architecture_are_two_seeds_of_its_training(kd):
-    cells = kd(lambda grid: grid["scales"]["digits"]["axes"].update(model=["digits_vit", "digits_vit@7"]))
+    def two(grid):
+        grid["scales"]["digits"]["axes"]["model"] = ["digits_vit", "digits_vit@7"]
+
+    cells = kd(two, Sources(retrain=True))
     teachers = {task.key: task for task in make_plan(cells).tasks if task.kind == "teacher"}
     assert sorted(task.settings["seed"] for task in teachers.values()) == [0, 7]
     assert len({str(task.settings["model"]) for task in teachers.values()}) == 1
