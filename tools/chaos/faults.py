@@ -18,8 +18,10 @@ HOUR = 3600.0
 
 
 def kill_worker(arena: Arena, chance: random.Random) -> bool:
-    """kill -9 of a process that runs a task."""
-    workers = arena.workers()
+    """kill -9 of a process that runs a task; waits for one, as between two SLURM jobs there is none."""
+    patience = time.monotonic() + 3
+    while not (workers := arena.workers()) and time.monotonic() < patience:
+        time.sleep(0.05)
     return bool(workers) and _kill(chance.choice(workers))
 
 
