@@ -174,6 +174,12 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Sweeps under random faults, on the pool and a small SLURM. An hour, not part of CI; `-- --minutes N`."""
+    python(session, "tools.chaos", *session.posargs)
+
+
+@nox.session
 def models_table(session: nox.Session) -> None:
     """docs/models.md anew: which of timm's ViTs run, each tried. Ten minutes, not part of CI."""
     python(session, "tools.models_table")
