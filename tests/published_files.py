@@ -26,4 +26,4 @@ def change_records(path: Path, change: Change) -> None:
 
 def write(path: Path, sheet: dict[str, Any], cells: list[Any], records: list[Any]) -> None:
     values = [sheet, *cells, *records]
-    path.write_text("".join(json.dumps(value, sort_keys=True) + "\n" for value in values), encoding="utf-8")
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")

@@ -71,10 +71,10 @@ def look(source: Store, target: Store, versions: Mapping[str, int], measuring: C
         else:
             found.conflicts.append(_conflict(name, ours.record, record))
     for kind in sorted(old.keys() - current):
-        version = old[kind]["version"]
+        name, version = f"{kind}-{old[kind]['key']}", old[kind]["version"]
         raise StoreError(
-            f"{source.root} is of other code: {kind}-{old[kind]['key']} is of version {version} of the task {kind!r}, this "
-            f"bench makes version {versions[kind]} and would never read it; nothing was merged"
+            f"{source.root} is of other code: {name} is of version {version} of the task {kind!r}, this bench makes "
+            f"version {versions[kind]} and would never read it; nothing was merged"
         )
     return found
 
