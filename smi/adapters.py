@@ -5,6 +5,7 @@ Shapes: B images, C channels, H x W pixels, P patches of ph x pw pixels, K kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -56,6 +57,10 @@ class Adapted(Protocol):
 
     def cls_attention(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
         """Attention [B, K] of the last block from CLS to each patch; UnsupportedModel where there is none."""
+        ...
+
+    def attention_maps(self, image: Tensor, kept: Tensor | None = None) -> Iterator[Tensor]:
+        """Attention [B, N, N] of each block, mean over heads; UnsupportedModel where there is none."""
         ...
 
     @property

@@ -7,6 +7,7 @@ Shapes: B images, C channels, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -71,6 +72,10 @@ class ConvModel:
     __call__ = forward
 
     def cls_attention(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Raises UnsupportedModel, as `need_class_token` does."""
+        raise self._no_class_token()
+
+    def attention_maps(self, image: Tensor, kept: Tensor | None = None) -> Iterator[Tensor]:
         """Raises UnsupportedModel, as `need_class_token` does."""
         raise self._no_class_token()
 

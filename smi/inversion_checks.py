@@ -15,8 +15,9 @@ from smi.errors import InvalidSetting, UnsupportedModel
 from smi.execution import Execution
 from smi.objectives import BATCH_MEANS, PIXEL_TERMS
 from smi.rebirth import Rebirth, Schedule
+from smi.scores import OF_CLASS_TOKEN
 from smi.state import InversionConfig
-from smi.stopping import cls_attention, find_score, least_attention
+from smi.stopping import find_score
 
 
 def check_head(model: nn.Module) -> None:
@@ -48,7 +49,7 @@ def check_config(config: InversionConfig, adapted: Adapted, execution: Execution
         adapted.need_kept_patches()
         if isinstance(stopping, Rebirth):
             _check_rebirth(stopping, config)
-        if find_score(stopping.score) in (cls_attention, least_attention):
+        if find_score(stopping.score) in OF_CLASS_TOKEN:
             adapted.need_class_token()
             if not adapted.reads_class_token:
                 warnings.warn(

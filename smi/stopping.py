@@ -1,4 +1,4 @@
-"""Early inversion stopping: when how many patches stop, and the scores that rank them (paper section 3).
+"""Early inversion stopping: when how many patches stop, and by which score (paper section 3; smi/scores.py).
 
 A score is a callable `(model, image, kept, generator) -> importance [B, K]`, greater means "stays". It may call the
 model, `model(image, kept)` -> logits, and ask for gradients to the image. Add one by putting it into SCORES, or
@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from smi import scores
 from smi.adapters import Adapted
 from smi.checks import is_number, is_whole, plain
 from smi.errors import InvalidSetting, NonFiniteLoss
@@ -116,25 +117,13 @@ class Stopping:
         return self.kept_counts(patches)[passed - 1] if passed else patches
 
 
-def cls_attention(model: Adapted, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
-    """Attention of the last block from CLS to each patch, mean over heads, un-jittered (paper section 3)."""
-    return model.cls_attention(image, kept)
-
-
-def least_attention(model: Adapted, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
-    """Control: keeps what the paper throws away."""
-    return -model.cls_attention(image, kept)
-
-
-def random(model: Adapted, image: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
-    """Control: every patch is as likely to stay."""
-    return torch.rand(kept.shape, generator=generator, dtype=torch.float32, device="cpu").to(image.device)
-
-
 SCORES: dict[str, Score] = {
-    "cls_attention": cls_attention,
-    "random": random,
-    "least_attention": least_attention,
+    "cls_attention": scores.cls_attention,
+    "random": scores.random,
+    "least_attention": scores.least_attention,
+    "attention_rollout": scores.attention_rollout,
+    "gradient_norm": scores.gradient_norm,
+    "pixel_contrast": scores.pixel_contrast,
 }
 
 

@@ -211,11 +211,21 @@ class TokenModel:
                 last(x)
             query, key, _ = captured[-1].split(width, dim=2)
             query = query[:, :1]
-        query, key = (t.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for t in (query, key))
-        query, key = attention.q_norm(query), attention.k_norm(key)
-        scale = query.shape[-1] ** -0.5 if attention.fused_attn else attention.scale  # as timm does
-        scores = (query * scale) @ key.transpose(-2, -1)  # [B, h, 1, N]
-        return scores.softmax(dim=-1).mean(dim=1)[:, 0, self.prefix_tokens :]
+        return _attention(attention, query, key).mean(dim=1)[:, 0, self.prefix_tokens :]
+
+    @torch.no_grad()
+    def attention_maps(self, image: Tensor, kept: Tensor | None = None) -> Iterator[Tensor]:
+        """Attention [B, N, N] of every block in turn, mean over heads, softmax over all N tokens. Raises as
+        `cls_attention`."""
+        self.need_class_token()
+        self.need_kept_patches()
+        x = self.tokens(image, kept)
+        for block in self.model.blocks:
+            attention = block.attn
+            with watched([attention.qkv], lambda _, __, output: output) as captured:
+                x = block(x)
+            query, key, _ = captured[-1].split(attention.qkv.out_features // 3, dim=2)
+            yield _attention(attention, query, key).mean(dim=1)
 
     def need_class_token(self) -> None:
         """Raise UnsupportedModel where the model has no class token, whose attention could rank patches."""
@@ -242,6 +252,14 @@ class TokenModel:
     def attention_outputs(self) -> AbstractContextManager[list[Tensor]]:
         """While open, forward passes append softmax(qk)v of every block, [B, N, h * head_dim], to the list."""
         return watched([block.attn.proj for block in self.model.blocks], lambda _, mixed, __: mixed)
+
+
+def _attention(attention: Any, query: Tensor, key: Tensor) -> Tensor:
+    """softmax [B, h, n, N] of timm's Attention for queries [B, n, D] and keys [B, N, D]."""
+    query, key = (t.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for t in (query, key))
+    query, key = attention.q_norm(query), attention.k_norm(key)
+    scale = query.shape[-1] ** -0.5 if attention.fused_attn else attention.scale  # as timm does
+    return ((query * scale) @ key.transpose(-2, -1)).softmax(dim=-1)
 
 
 def _is_stochastic(module: nn.Module) -> bool:

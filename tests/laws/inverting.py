@@ -74,7 +74,7 @@ def runs(draw) -> Run:
         iterations=iterations,
         at=at,
         drop=drop,
-        score=draw(st.sampled_from(["cls_attention", "random", "least_attention"])),
+        score=draw(st.sampled_from(sorted(smi.SCORES))),
         recipe=draw(st.sampled_from(["deepinversion", "deepinversion", "psaq"])),
         count=draw(st.integers(1, 3)),
         batch_size=draw(st.sampled_from([None, 1, 2])),

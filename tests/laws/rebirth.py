@@ -78,7 +78,7 @@ def reborn(draw) -> Reborn:
         iterations=iterations,
         parts=parts,
         at=draw(st.sampled_from([None, at])),
-        score=draw(st.sampled_from(["cls_attention", "random", "least_attention"])),
+        score=draw(st.sampled_from(sorted(smi.SCORES))),
         recipe=draw(st.sampled_from(["deepinversion", "deepinversion", "psaq"])),
         missing=draw(st.integers(0, parts - 1)),
         batch_size=draw(st.integers(1, 3)),

@@ -235,3 +235,18 @@ def cell_tasks(
     inputs = {"teacher": builder.teacher(model, dataset)}
     label = f"evaluate {model} {dataset} teacher"
     return {"evaluate": builder.task("evaluate", {"test": builder.split(dataset, "test")}, inputs, label)}
+
+
+def check_seeds(builder: TransferTaskBuilder) -> None:
+    """GridError at the first seed so great that it is also that of a later set of another one."""
+    spec = builder.grid.scale(builder.scale)
+    seeds = {("axes", "seed", index): seed for index, seed in enumerate(spec.axes["seed"])}
+    seeds |= {
+        ("include", i, "seed"): entry["seed"] for i, entry in enumerate(spec.include) if "seed" in entry
+    }
+    for where, seed in seeds.items():
+        if seed >= SET_STRIDE:
+            place = (*builder.here, *where)
+            raise builder.grid.error(
+                place, f"{seed} is too great here", [f"whole numbers below {SET_STRIDE}"]
+            )
