@@ -67,7 +67,8 @@ def _quantized(about: Mapping[str, Any]) -> None:
     print(
         f"bits            W{about['weight_bits']}/A{about['activation_bits']}, quantizer {about['quantizer']['name']}"
     )
-    print(f"normalisation   mean {about['normalisation']['mean']}, std {about['normalisation']['std']}")
+    mean, std = (", ".join(f"{one:.6g}" for one in about["normalisation"][name]) for name in ("mean", "std"))
+    print(f"normalisation   mean {mean}; std {std}")
     if made:
         kept, patches = made["patches_of_each"]
         print(f"calibrated on   {made['images']} images, {kept} of {patches} patches of each")

@@ -33,7 +33,7 @@ def row(text: str, title: str) -> list[str]:
 @pytest.fixture
 def digits(tmp_path):
     def change(scales):
-        shorten(scales["digits"], [1, 2, 3, 4], 6, [0, 1])
+        shorten(scales["digits"], [1, 2, 3, 4], 8, [0, 1])
         scales["digits"]["settings"]["teacher"]["epochs"] = 2
 
     return SmallGrid("table3", tmp_path, change)
@@ -87,7 +87,7 @@ def paper(tmp_path):
     """The paper's scale with pictures, a checkpoint and few iterations, none of it in the repository."""
 
     def change(scales):
-        shorten(scales["paper"], [1, 2, 3, 4], 6, [0])
+        shorten(scales["paper"], [1, 2, 3, 4], 8, [0])
         scales["paper"]["axes"]["model"] = [TINY]
 
     grid = SmallGrid("table3", tmp_path, change)
@@ -119,7 +119,7 @@ def test_the_paper_scale_runs_whole_on_pictures_made_here(paper, capsys):
     accuracy = text.partition("## Data-free quantization")[2]
     assert "not run" not in accuracy and "failed" not in accuracy
     records = paper.records("*")
-    assert len(records) == 1 + 1 + 8 + 16
+    assert len(records) == 1 + 1 + 12 + 24
     assert not any(str(paper.folder) in json.dumps(record["settings"]) for record in records)
     assert all(record["metrics"]["pictures"] == 8 for record in records if record["kind"] == "quantize")
     assert committed == {

@@ -13,7 +13,7 @@ from vision_data import cifar
 def shorten(scale: dict, pools: dict, learning: dict) -> None:
     """Few iterations, images and steps; everything else as in the grid."""
     settings = scale["settings"]
-    settings["recipes"]["deepinversion"]["iterations"] = 6
+    settings["recipes"]["deepinversion"]["iterations"] = 8
     settings["schedules"]["sparse77"]["at"] = [1, 2, 3, 4]
     settings["pools"] = pools
     settings["learning"] |= learning
@@ -47,7 +47,7 @@ def test_the_digits_scale_runs_whole_and_nothing_twice(digits, capsys):
     ):
         assert f"| {title} " in text
     transfers = digits.records("transfer")
-    assert len(transfers) == 16
+    assert len(transfers) == 24
     for record in transfers:
         assert [entry["step"] for entry in record["metrics"]["curve"]] == [0, 2, 4]
         assert record["metrics"]["images"] == 4

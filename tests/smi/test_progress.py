@@ -25,6 +25,14 @@ smi.invert(model, count=2, iterations=30, stopping=smi.Stopping(at=2, drop=0.5))
 """
 
 
+def test_an_end_that_is_told_twice_is_said_once(capfd):
+    with shown(True, "invert 2 images", "iteration") as told:
+        for done in (3, 4, 4):
+            told(done, 4, {"loss": 1.5})
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("smi: invert 2 images: 4 iterations in ") and line.endswith("loss 1.5")
+
+
 def test_where_nobody_watches_one_line_at_the_end_says_what_was_done(tiny_vit, capfd):
     stopping = smi.Stopping(at=2, drop=0.5)
     images = smi.invert(tiny_vit(), count=2, iterations=4, stopping=stopping)
