@@ -164,8 +164,8 @@ FAULTS = [
     ),
     Fault(
         "attention not scaled",
-        vit.TokenModel,
-        "cls_attention",
+        vit,
+        "_attention",
         "(query * scale)",
         "query",
         "attention_from_cls_is_the_last_blocks",
