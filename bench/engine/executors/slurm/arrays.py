@@ -20,6 +20,7 @@ from bench.errors import BenchError
 from bench.grid import Resources
 from bench.text import one_line
 
+FEW = 4  # tasks of one family that are not worth an array of their own
 SINGLY = 8  # jobs of one array that a dependency names one by one
 TIME_OUTS = 1000  # requeues after time-outs: each starts from saved state, so there is no reason to count
 LIMITS = (
@@ -65,7 +66,7 @@ def depth(task: Task, known: dict[str, int]) -> int:
 
 def families(tasks: Sequence[Task]) -> dict[str, str]:
     """Task name -> the first-stage task that it goes back to, of several the one that most go back to: for a model's
-    tasks its weights. Tasks of the first stage wait for nothing and are all of one family, ""."""
+    tasks its weights. "" for tasks of the first stage, which wait for nothing, and where FEW or fewer go back there."""
     roots: dict[str, frozenset[str]] = {}
 
     def roots_of(task: Task) -> frozenset[str]:
@@ -75,10 +76,11 @@ def families(tasks: Sequence[Task]) -> dict[str, str]:
         return roots[task.name]
 
     many = Counter(root for task in tasks if task.inputs for root in roots_of(task))
-    return {
-        task.name: max(roots_of(task), key=lambda root: (many[root], root)) if task.inputs else ""
-        for task in tasks
-    }
+    found = {}
+    for task in tasks:
+        root = max(roots_of(task), key=lambda root: (many[root], root))
+        found[task.name] = root if task.inputs and many[root] > FEW else ""
+    return found
 
 
 def cut(

@@ -97,6 +97,13 @@ def test_one_models_tasks_do_not_wait_for_anothers():
         assert set(arrays.jobs_before(group, where)) <= own | shared
 
 
+def test_what_goes_back_to_a_task_of_its_own_is_one_array_all_the_same():
+    """An array for each would be an sbatch for each."""
+    first = [Task("first", {"number": number}) for number in range(9)]
+    second = [Task("second", {"times": times}, {"first": one}) for one in first for times in range(2)]
+    assert [len(group) for group, _ in arrays.cut([*first, *second], {}, 1001)] == [9, 18]
+
+
 @pytest.fixture
 def sbatch(tmp_path, monkeypatch):
     """A stand-in for sbatch and srun on PATH; a function that returns (the file submitted, sbatch's environment)."""
