@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from bench.cli.arguments import Parser, exit_code, place
+from bench.engine import atomic
 from bench.engine.store import Store, merging
 from bench.engine.store.merging import BROUGHT, BUSY, Outlook
 from bench.errors import StoreError
@@ -17,7 +17,6 @@ from bench.text import bytes_text, plural
 
 INCOMPLETE = 1  # exit code: the stores contradict each other, or something could not be brought
 SHOWN = 20  # conflicts listed
-SPARE = 1 << 26  # bytes left free on the target's disk
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _store(root: Path) -> Store:
     store = Store(root)
-    if not (root / "records").is_dir():
-        raise StoreError(f"{root} is no store: it has no folder records/")
+    store.need()
     store.check()
     return store
 
@@ -70,17 +68,16 @@ def _refuse(found: Outlook, target: Store) -> int:
 
 def _bring(source: Store, target: Store, found: Outlook) -> int:
     target.prepare()
-    free = shutil.disk_usage(target.root).free
-    if found.size + SPARE > free:
+    free = atomic.free(target.root)
+    if found.size + atomic.SPARE > free:
         raise StoreError(
             f"the disk of {target.root} has {bytes_text(free)} free, {bytes_text(found.size)} are to be brought; "
             f"nothing was merged"
         )
     brought, busy, damaged = 0, 0, len(found.damaged)
     with target.errors(), tqdm(total=found.size, unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        for (
-            record
-        ) in found.bring:  # inputs need not come first: nothing reads a task before its own record is there
+        # In any order: nothing reads a task before its own record is there.
+        for record in found.bring:
             outcome = merging.bring(source, target, record, bar.update)
             brought += outcome == BROUGHT
             busy += outcome == BUSY

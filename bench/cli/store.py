@@ -28,8 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="gc: show what would be removed")
     options = parser.parse_args(arguments)
     store = Store(options.store)
-    if not (store.root / "records").is_dir():
-        raise StoreError(f"{store.root} is no store: it has no folder records/")
+    store.need()
     with store.errors():
         if options.action == "migrate":
             return _migrate(store)

@@ -48,7 +48,6 @@ OPTION = "--decode-cache"
 NAME = re.compile(f"[0-9a-f]{{{KEY_LENGTH}}}")  # of a split's folder
 BATCH = 128  # pictures decoded between two looks at whether to stop
 WAIT = 0.5  # seconds between two looks at whether another process has decoded a split
-SPARE = 1 << 26  # bytes left free on the disk
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
@@ -148,18 +147,16 @@ class DecodeCache:
 
     def free(self) -> int:
         """Bytes that may still be written where the folder is, or will be."""
-        place = self.root.absolute()
-        while not place.exists():
-            place = place.parent
         with self._errors("read"):
-            return shutil.disk_usage(place).free
+            return atomic.free(self.root)
 
     def require_room(self, needed: int) -> None:
         """Refuse to write `needed` bytes where they do not fit."""
-        if needed and needed + SPARE > (free := self.free()):
+        whole = needed + atomic.SPARE
+        if needed and whole > (free := self.free()):
             raise StoreError(
-                f"{OPTION}: {self.root} has {bytes_text(free)} free, {bytes_text(needed + SPARE)} are needed: free "
-                f"some, give another folder, or do without the option"
+                f"{OPTION}: {self.root} has {bytes_text(free)} free, {bytes_text(whole)} are needed: free some, give "
+                f"another folder, or do without the option"
             )
 
     def look(self, entry: Entry) -> Decoded | None:

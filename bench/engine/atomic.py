@@ -9,12 +9,14 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
 BLOCK = 1 << 20  # bytes read at a time when hashing
+SPARE = 1 << 26  # bytes that whoever writes much leaves free on a disk
 _ENCODER = json.JSONEncoder(allow_nan=False)
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -102,6 +104,14 @@ def overwrite(path: Path, data: bytes) -> None:
         os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)
+
+
+def free(folder: Path) -> int:
+    """Bytes that may still be written where a folder is, or will be. Raises OSError."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 def sync_folder(folder: Path) -> None:

@@ -66,6 +66,11 @@ class Store:
         """Whether anything was ever run with it."""
         return (self.root / "records").is_dir()
 
+    def need(self) -> None:
+        """Refuse a folder that is no store. Raises StoreError, one line."""
+        if not self.exists:
+            raise StoreError(f"{self.root} is no store: it has no folder records/")
+
     def prepare(self) -> None:
         """Make the folders and prove that they can be written. Raises StoreError, one line."""
         with self.errors():
@@ -180,13 +185,10 @@ class Store:
         """
         artifacts = _describe(work)
         done = {**record, **identity(task), "status": "done", "artifacts": artifacts}
-        self._publish(task.name, claim, work, seal(done))
+        self.adopt(task.name, claim, work, seal(done))
 
     def adopt(self, name: str, claim: Claim, work: Path, record: Record) -> None:
-        """Publish what another store has done, as `finish` does: files that are as the record says, and the record."""
-        self._publish(name, claim, work, record)
-
-    def _publish(self, name: str, claim: Claim, work: Path, record: Record) -> None:
+        """`finish` with a sealed record, this store's or another's, whose files lie in `work` as it says."""
         if not claim.is_mine():
             shutil.rmtree(work, ignore_errors=True)
             return
@@ -198,7 +200,7 @@ class Store:
             os.rename(work, final)
             atomic.sync_folder(final.parent)
         self._write_record(name, record)
-        shutil.rmtree(self._state(name).parent, ignore_errors=True)
+        self._drop_state(name)
         for left in (self.root / "tmp").glob(f"{name}.*"):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -218,7 +220,7 @@ class Store:
         return Attempts(self.checkpoint(task))
 
     def drop_checkpoint(self, task: Task) -> None:
-        shutil.rmtree(self.checkpoint(task).parent, ignore_errors=True)
+        self._drop_state(task.name)
 
     def _write_record(self, name: str, record: Record) -> None:
         path = self._record_path(name)
@@ -227,6 +229,9 @@ class Store:
 
     def _state(self, name: str) -> Path:
         return self.root / "checkpoints" / name / "state"
+
+    def _drop_state(self, name: str) -> None:
+        shutil.rmtree(self._state(name).parent, ignore_errors=True)
 
     def _record_path(self, name: str) -> Path:
         return layout.place(self.root, "records", f"{name}.json")

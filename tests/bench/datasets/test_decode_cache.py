@@ -23,6 +23,7 @@ import bench.datasets as data
 from bench.datasets import decode_cache, decoded, fingerprint, loading, open_split
 from bench.datasets.decode_cache import DecodeCache
 from bench.datasets.decoded import ABOUT, PIXELS, Decoded
+from bench.engine import atomic
 from bench.engine.task import Sources
 from bench.errors import BenchError, StoreError
 from smi.errors import Interrupted
@@ -308,11 +309,11 @@ def test_a_folder_that_cannot_be_written_serves_what_it_has(mine, monkeypatch):
 
 
 def test_where_there_is_no_room_nothing_is_begun(mine, monkeypatch):
-    monkeypatch.setattr(DecodeCache, "free", lambda self: decode_cache.SPARE + 12 * 3 * 32 * 32 - 1)
+    monkeypatch.setattr(DecodeCache, "free", lambda self: atomic.SPARE + 12 * 3 * 32 * 32 - 1)
     with pytest.raises(StoreError, match=r"has 67\.1 MB free, 67\.1 MB are needed"):
         opened(mine)
     assert made(mine) == [] and not any((mine.decode_cache / "tmp").iterdir())
-    monkeypatch.setattr(DecodeCache, "free", lambda self: decode_cache.SPARE + 12 * 3 * 32 * 32)
+    monkeypatch.setattr(DecodeCache, "free", lambda self: atomic.SPARE + 12 * 3 * 32 * 32)
     assert len(opened(mine)) == 12
 
 
