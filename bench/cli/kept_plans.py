@@ -34,13 +34,15 @@ class KeptPlans:
         self, grid: Grid, scale: str, store: Store, sources: Sources, build: Callable[..., Any]
     ) -> None:
         self._grid, self._scale, self._store, self._sources, self._build = grid, scale, store, sources, build
-        self._name = f"{grid.name}.{scale}"
+        self._name, self._is_kept = f"{grid.name}.{scale}", False
 
     def keep(self, plan: Plan) -> None:
-        """Keep the plan for later looks, unless a placeholder stands in it or the store cannot be written."""
-        if not self._sources.placeholders:
-            with suppress(OSError):
-                plans.keep(self._store, self._name, self._made_from, plan)
+        """Keep the plan, once, for later looks, unless a placeholder stands in it or the store cannot be written."""
+        if self._sources.placeholders or self._is_kept:
+            return
+        with suppress(OSError):
+            plans.keep(self._store, self._name, self._made_from, plan)
+            self._is_kept = True
 
     def recall(self) -> Plan | None:
         return plans.recall(self._store, self._name, self._made_from)

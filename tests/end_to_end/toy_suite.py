@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from bench.engine.atomic import json_bytes, write_bytes, write_text
 from bench.engine.plan import CellTasks
 from bench.engine.store import Store
 from bench.engine.task import Job, Sources, Task
+from bench.engine.worker import run_task
 from bench.grid import Grid
 from bench.sweep import Suite, main
 
@@ -170,6 +171,15 @@ def render(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "\n".join(lines) + "\n")
     return path
+
+
+def store_with(folder: Path, tasks: Sequence[Task]) -> Store:
+    """A store in which these tasks are done."""
+    store = Store(folder)
+    store.prepare()
+    for task in tasks:
+        run_task(store, task, kinds=KINDS)
+    return store
 
 
 SUITE = Suite(build, render, KINDS)

@@ -21,11 +21,7 @@ TASKS = [Task("root", {"name": f"root {number}"}) for number in range(12)]
 @pytest.fixture
 def store(tmp_path) -> Store:
     """With twelve tasks done."""
-    store = Store(tmp_path / "store")
-    store.prepare()
-    for task in TASKS:
-        run_task(store, task, kinds=toy_suite.KINDS)
-    return store
+    return toy_suite.store_with(tmp_path / "store", TASKS)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,28 +14,19 @@ from bench.cli import merge as command
 from bench.engine import atomic
 from bench.engine.store import Store, seal
 from bench.engine.task import Task
-from bench.engine.worker import run_task
 from bench.errors import StoreError
 
 TASKS = [Task("root", {"name": f"root {number}"}, label=f"root {number}") for number in range(8)]
 
 
-def made(folder: Path, tasks: list[Task]) -> Store:
-    store = Store(folder)
-    store.prepare()
-    for task in tasks:
-        run_task(store, task, kinds=toy_suite.KINDS)
-    return store
-
-
 @pytest.fixture
 def one(tmp_path) -> Store:
-    return made(tmp_path / "one", TASKS[:5])
+    return toy_suite.store_with(tmp_path / "one", TASKS[:5])
 
 
 @pytest.fixture
 def other(tmp_path) -> Store:
-    return made(tmp_path / "other", TASKS[3:])
+    return toy_suite.store_with(tmp_path / "other", TASKS[3:])
 
 
 def files(store: Store) -> dict[str, bytes]:
@@ -153,9 +143,9 @@ def test_a_record_that_names_a_file_outside_is_left_out(part, one, other, tmp_pa
 def test_a_failure_is_not_brought_and_gives_way_to_a_result(tmp_path, one, monkeypatch):
     monkeypatch.setenv("TOY_NAME", "root 0")
     monkeypatch.setenv("TOY_BEHAVIOUR", "raise")
-    failing = made(tmp_path / "failing", [TASKS[0]])
+    failing = toy_suite.store_with(tmp_path / "failing", [TASKS[0]])
     assert failing.find(TASKS[0]).status == "failed"
-    empty = made(tmp_path / "empty", [])
+    empty = toy_suite.store_with(tmp_path / "empty", [])
     assert merge(failing, empty) == 0
     assert empty.find(TASKS[0]).status == "missing"
     assert merge(one, failing) == 0
@@ -222,7 +212,7 @@ def test_what_is_no_store_is_refused(one, tmp_path):
         merge(one, Store(tmp_path / "nowhere"))
     with pytest.raises(StoreError, match="are one store"):
         merge(one, one)
-    other = made(tmp_path / "newer", [])
+    other = toy_suite.store_with(tmp_path / "newer", [])
     atomic.write_json(other.root / "store.json", {"layout": 3})
     with pytest.raises(StoreError, match="layout 3"):
         merge(one, other)

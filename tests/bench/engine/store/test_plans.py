@@ -28,11 +28,7 @@ PLAN = Plan((ROOT, *LEAVES))
 @pytest.fixture
 def store(tmp_path) -> Store:
     """With the root and one leaf done."""
-    store = Store(tmp_path / "store")
-    store.prepare()
-    for task in (ROOT, LEAVES[0]):
-        run_task(store, task, kinds=toy_suite.KINDS)
-    return store
+    return toy_suite.store_with(tmp_path / "store", (ROOT, LEAVES[0]))
 
 
 def shown(states) -> dict[str, tuple]:
@@ -163,6 +159,19 @@ def test_status_shows_the_same_from_the_kept_plan(toy, planned, tmp_path):
 
     assert plain(kept) == plain(again) == plain(anew)
     assert len(toy("--status", "--only", "root*").splitlines()) < len(kept.splitlines())
+
+
+def test_a_sweep_keeps_its_plan_once(toy, monkeypatch):
+    written = []
+    write = plans._write
+    monkeypatch.setattr(
+        plans, "_write", lambda store, file, *more: written.append(file) or write(store, file, *more)
+    )
+    toy("--quiet")  # in a new store
+    assert written.count("toy.digits.jsonl") == 1
+    written.clear()
+    toy("--quiet", "--scale", "paper", "--allow-cpu")  # in one that is there, with work to do
+    assert written.count("toy.paper.jsonl") == 1
 
 
 @pytest.mark.parametrize("what", ["grid", "code", "scale"])
