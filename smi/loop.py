@@ -91,7 +91,8 @@ class Loop:
                 self._snapshot(state)
                 self.iterate(state)
                 state.iteration, at_work = iteration + 1, False
-                if time.monotonic() - reported >= REPORT_SECONDS:
+                last = state.iteration == recipe.iterations  # reported below
+                if not last and time.monotonic() - reported >= REPORT_SECONDS:
                     self._check_finite(state)
                     report(state.iteration, self._figures(state))
                     reported = time.monotonic()

@@ -67,11 +67,10 @@ class _Bar:
 
 class _Line:
     def __init__(self, what: str, unit: str) -> None:
-        self._what, self._unit, self._began, self._said = what, unit, time.monotonic(), False
+        self._what, self._unit, self._began = what, unit, time.monotonic()
 
     def __call__(self, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if done == total and not self._said and sys.stderr is not None:
-            self._said = True  # the end may be told twice: when it is seen, and when all is done
+        if done == total and sys.stderr is not None:
             shown = "".join(f", {name} {value:.4g}" for name, value in figures.items())
             seconds = time.monotonic() - self._began
             print(f"smi: {self._what}: {total} {self._unit}s in {seconds:.1f} s{shown}", file=sys.stderr)

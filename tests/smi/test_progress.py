@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import smi
+from smi import loop
 from smi.progress import shown
 
 RUN = """
@@ -25,12 +26,15 @@ smi.invert(model, count=2, iterations=30, stopping=smi.Stopping(at=2, drop=0.5))
 """
 
 
-def test_an_end_that_is_told_twice_is_said_once(capfd):
-    with shown(True, "invert 2 images", "iteration") as told:
-        for done in (3, 4, 4):
-            told(done, 4, {"loss": 1.5})
+def test_the_end_is_told_once_however_long_an_iteration_takes(tiny_vit, capfd, monkeypatch):
+    """A report is due at the last iteration, too."""
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0.0)
+    smi.invert(tiny_vit(), count=2, iterations=4)
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("smi: invert 2 images: 4 iterations in ") and line.endswith("loss 1.5")
+    assert line.startswith("smi: invert 2 images: 4 iterations in ") and "loss " in line
+    told = []
+    smi.invert(tiny_vit(), count=2, iterations=4, progress=lambda done, total, _: told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_where_nobody_watches_one_line_at_the_end_says_what_was_done(tiny_vit, capfd):
