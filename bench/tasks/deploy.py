@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,10 @@ from bench.tasks.images import FILE
 from bench.tasks.splits import split_of
 from smi.quantization import export_float
 from smi.quantization.deployment.processor import instructions, saturates
-from smi.quantization.deployment.runtime import OnnxViT
+from smi.quantization.deployment.runtime import WARM_UP, OnnxViT, take_turns
 from smi.vit import normalisation
 
 BATCH = 64
-WARM_UP = 2
 SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")  # that integer kernels choose by
 Answers = Callable[[Tensor], Tensor]
 
@@ -122,15 +121,8 @@ def _speed(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _turns(engines: dict[str, Answers], image: Tensor, repetitions: int, job: Job) -> dict[str, Any]:
-    spent: dict[str, list[float]] = {name: [] for name in engines}
-    for turn in range(WARM_UP + repetitions):
-        job.progress(turn, WARM_UP + repetitions, {})
-        for name, engine in engines.items():
-            engine(image)  # untimed: what it meets is its own threads and caches, not those of the one before
-            began = time.perf_counter()
-            engine(image)
-            if turn >= WARM_UP:
-                spent[name].append(1000 * (time.perf_counter() - began))
+    runs = {name: partial(engine, image) for name, engine in engines.items()}
+    spent = take_turns(runs, repetitions, lambda turn: job.progress(turn, WARM_UP + repetitions, {}))
     return {
         name: {"median": statistics.median(times), "least": min(times), "most": max(times)}
         for name, times in spent.items()

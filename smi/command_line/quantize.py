@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -92,22 +93,18 @@ def _agreement(model: nn.Module, answers: Answers, images: SyntheticImages) -> N
 
 def _speed(model: nn.Module, path: Path, options: argparse.Namespace) -> None:
     """Medians over turns, batch 1: the file and the same model in float32, in one onnxruntime."""
-    from smi.quantization.deployment.runtime import session
+    from smi.quantization.deployment.runtime import session, take_turns
 
     with tempfile.TemporaryDirectory() as folder:
         export_float(model, Path(folder) / "float.onnx")
-        runs = [session(one, options.threads) for one in (path, Path(folder) / "float.onnx")]
-        image = torch.rand(1, *runs[0].get_inputs()[0].shape[1:]).numpy()
-        spent: list[list[float]] = [[], []]
-        for turn in range(TURNS + 2):
-            for run, times in zip(runs, spent, strict=True):
-                given = {run.get_inputs()[0].name: image}
-                run.run(None, given)  # untimed: what is timed meets its own threads and caches
-                began = time.perf_counter()
-                run.run(None, given)
-                if turn >= 2:  # the first ones warm up
-                    times.append(1000 * (time.perf_counter() - began))
-    ours, plain = (statistics.median(times) for times in spent)
+        files = {"ours": path, "plain": Path(folder) / "float.onnx"}
+        sessions = {name: session(file, options.threads) for name, file in files.items()}
+        image = torch.rand(1, *sessions["ours"].get_inputs()[0].shape[1:]).numpy()
+        runs = {
+            name: partial(one.run, None, {one.get_inputs()[0].name: image}) for name, one in sessions.items()
+        }
+        spent = take_turns(runs, TURNS)
+    ours, plain = (statistics.median(spent[name]) for name in ("ours", "plain"))
     print(
         f"speed           {ours:.2f} ms an image, fp32 {plain:.2f} ms ({plain / ours:.2f}x), onnxruntime, batch 1"
     )

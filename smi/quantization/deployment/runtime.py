@@ -6,6 +6,8 @@ Shapes: B images, C channels, H x W pixels.
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from torch import Tensor
 from smi.errors import InvalidFile, InvalidImages, MissingExtra
 from smi.quantization.deployment.export import checksum, need_onnx
 from smi.quantization.deployment.processor import saturates
+
+WARM_UP = 2  # turns that do not count
 
 
 class OnnxViT:
@@ -68,6 +72,27 @@ def session(
     except Exception as cause:  # onnxruntime's errors have no common class
         words = " ".join(str(cause).split())[:300]
         raise InvalidFile(f"{path}: onnxruntime {onnxruntime.__version__} cannot run it ({words})") from cause
+
+
+def take_turns(
+    runs: Mapping[str, Callable[[], object]], turns: int, told: Callable[[int], object] = lambda _: None
+) -> dict[str, list[float]]:
+    """Milliseconds of each run in `turns` turns, in which all runs come one after the other; WARM_UP turns before them
+    do not count. told: is called with the number of turns that are over.
+
+    In its turn a run is called twice and the second call timed: what that meets are its own threads and caches, not
+    those of the run before.
+    """
+    spent: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(WARM_UP + turns):
+        told(turn)
+        for name, run in runs.items():
+            run()
+            began = time.perf_counter()
+            run()
+            if turn >= WARM_UP:
+                spent[name].append(1000 * (time.perf_counter() - began))
+    return spent
 
 
 def describe(path: str | Path) -> dict[str, Any]:
