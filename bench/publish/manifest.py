@@ -147,22 +147,18 @@ def _read(path: Path) -> Sheet:
         except ValueError as error:
             raise BenchError(f"{path}, line {number}, is damaged ({error}); {remedy}") from None
     try:
-        sheet, cells = values[0], values[1 : 1 + values[0]["cells"]]
-        records = {f"{one['kind']}-{one['key']}": one for one in values[1 + len(cells) :]}
-        if not all({"cell", "tasks"} == cell.keys() for cell in cells) or len(values) != _length(
-            sheet, records
-        ):
-            raise ValueError(f"{len(values)} lines, not {_length(sheet, records)}")
-        return Sheet(**{**sheet, "cells": cells, "records": records})
+        sheet, count = values[0], values[0]["cells"]
+        cells, records = values[1 : 1 + count], values[1 + count :]
+        named = {f"{record['kind']}-{record['key']}": record for record in records}
+        if (len(cells), len(records), len(named)) != (count, sheet["records"], sheet["records"]):
+            raise ValueError(f"{len(values)} lines for {count} cells and {sheet['records']} records")
+        if any(cell.keys() != {"cell", "tasks"} for cell in cells):
+            raise ValueError("what is no cell stands among the cells")
+        return Sheet(**{**sheet, "cells": cells, "records": named})
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise BenchError(
             f"{path} is damaged: it lacks lines, or has some twice ({error}); {remedy}"
         ) from None
-
-
-def _length(sheet: Mapping[str, Any], records: Mapping[str, Record]) -> int:
-    """Lines of a whole file; -1 where a record is missing or stands there twice."""
-    return 1 + sheet["cells"] + sheet["records"] if len(records) == sheet["records"] else -1
 
 
 def _table_of(path: Path) -> str | None:
