@@ -13,11 +13,11 @@ import pytest
 import toy_suite
 
 from bench.engine import executors
+from bench.engine.executors.protocol import Context
 from bench.engine.store import Store
+from bench.engine.task import Sources
+from bench.errors import BenchError
 
-pytest.importorskip(
-    "distributed", reason="Dask is no part of the project: an example of an executor runs on it"
-)
 ROOT = Path(__file__).parents[4]
 NAME = "examples.dask_executor:DaskExecutor"
 
@@ -111,13 +111,8 @@ def test_a_sweep_that_was_stopped_or_killed_goes_on(how, sweep, tmp_path):
 
 
 def test_no_scheduler_at_the_address_is_one_line(sweep, tmp_path, monkeypatch):
-    pytest.importorskip("examples.dask_executor")
     monkeypatch.setattr("examples.dask_executor.CONNECT_SECONDS", 1)
     monkeypatch.setenv("SMI_DASK_SCHEDULER", "tcp://127.0.0.1:9")
-    from bench.engine.executors.protocol import Context
-    from bench.engine.task import Sources
-    from bench.errors import BenchError
-
     store = Store(tmp_path / "store")
     executor = executors.make(NAME, Context(store=store, sources=Sources(), device="cpu"))
     with pytest.raises(
