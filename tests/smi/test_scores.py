@@ -15,18 +15,8 @@ NEW = ("attention_rollout", "gradient_norm", "pixel_contrast")
 
 
 @pytest.fixture
-def model() -> VisionTransformer:
-    torch.manual_seed(0)
-    return VisionTransformer(
-        img_size=16,
-        patch_size=4,
-        embed_dim=24,
-        depth=3,
-        num_heads=3,
-        num_classes=5,
-        qk_norm=True,
-        reg_tokens=2,
-    ).eval()
+def model(tiny_vit) -> VisionTransformer:
+    return tiny_vit(embed_dim=24, depth=3, num_heads=3, qk_norm=True, reg_tokens=2)
 
 
 @pytest.fixture
@@ -120,18 +110,8 @@ def test_an_inversion_by_each_gives_its_own_images_twice_alike(name, schedule, m
     )
 
 
-def test_rollout_needs_a_class_token_and_the_others_none():
-    torch.manual_seed(0)
-    model = VisionTransformer(
-        img_size=16,
-        patch_size=4,
-        embed_dim=24,
-        depth=2,
-        num_heads=3,
-        num_classes=5,
-        class_token=False,
-        global_pool="avg",
-    ).eval()
+def test_rollout_needs_a_class_token_and_the_others_none(tiny_vit):
+    model = tiny_vit(class_token=False, global_pool="avg")
     with pytest.raises(smi.UnsupportedModel, match="needs a class token"):
         smi.invert(
             model, 2, stopping=smi.Stopping((1,), 0.5, "attention_rollout"), iterations=3, progress=False

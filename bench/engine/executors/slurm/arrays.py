@@ -215,7 +215,7 @@ def jobs_before(tasks: Collection[Task], where: Mapping[str, str]) -> tuple[str,
     needed = {entry.name for task in tasks for entry in task.inputs.values()}
     of_array: dict[int, set[str]] = defaultdict(set)
     for name in needed & where.keys():
-        of_array[int(where[name].partition("_")[0])].add(where[name])
+        of_array[_place(where[name])[0]].add(where[name])
     before: list[str] = []
     for array, jobs in sorted(of_array.items()):
         before += sorted(jobs, key=_place) if len(jobs) <= SINGLY else [str(array)]
@@ -223,5 +223,6 @@ def jobs_before(tasks: Collection[Task], where: Mapping[str, str]) -> tuple[str,
 
 
 def _place(job: str) -> tuple[int, int]:
+    """Array and index of a job."""
     array, _, index = job.partition("_")
     return int(array), int(index or 0)
