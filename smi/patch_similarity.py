@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from smi import kernels
 from smi.total_variation import at_least_float32
 
 BANDWIDTH = 0.01
+PRECISION = 1 / BANDWIDTH**2
+HEIGHT = 1 / (BANDWIDTH * math.sqrt(2 * math.pi))  # of one kernel at its sample
 GRID_POINTS = 10
 DENSITY_FLOOR = 1e-4  # added to the density, so that its logarithm exists
 
@@ -57,9 +60,26 @@ class _KernelDensity(torch.autograd.Function):
         return gradient, None
 
 
+class _FusedKernelDensity(torch.autograd.Function):
+    """The same by two kernels, each of one pass over the samples."""
+
+    @staticmethod
+    def forward(ctx: Any, samples: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(samples, points)
+        return kernels.kernel_sums(samples, points, PRECISION).mul_(HEIGHT / samples.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
+        samples, points = ctx.saved_tensors
+        upstream = upstream * (HEIGHT / samples.shape[1])
+        return kernels.kernel_sums_gradient(samples, points, PRECISION, upstream), None
+
+
 def kernel_density(samples: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Density of each image's samples at shared points: [B, S], [G] -> [B, G]. No gradient to the points."""
-    return _KernelDensity.apply(samples, points)
+    fused = kernels.serve(samples, points)
+    return (_FusedKernelDensity if fused else _KernelDensity).apply(samples, points)
 
 
 def similarity_grid(similarity: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from smi import kernels
+
 _ALL, _HEAD, _TAIL = slice(None), slice(None, -1), slice(1, None)
 # Pixel pairs whose differences are summed: (rows, columns) of one and of the other.
 _PAIRS = (
@@ -64,6 +66,22 @@ class _TotalVariationL2(torch.autograd.Function):
         return gradient * upstream
 
 
+class _FusedTotalVariationL2(torch.autograd.Function):
+    """The same by two kernels: one for the norms, one for the gradient, which is computed when it is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor) -> torch.Tensor:
+        norms = kernels.squared_differences(image).sqrt()
+        ctx.save_for_backward(image, norms)
+        return norms.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor) -> torch.Tensor:
+        image, norms = ctx.saved_tensors
+        return kernels.total_variation_gradient(image, torch.where(norms > 0, upstream / norms, 0))
+
+
 def tv_l2(image: torch.Tensor) -> torch.Tensor:
     """Sum over right, down and both diagonal differences of their Frobenius norm over the whole batch.
 
@@ -71,7 +89,7 @@ def tv_l2(image: torch.Tensor) -> torch.Tensor:
     against a batch mean it grows with sqrt(B). A constant image gives zero with a zero gradient. Differentiable
     once.
     """
-    return _TotalVariationL2.apply(image)
+    return (_FusedTotalVariationL2 if kernels.serve(image) else _TotalVariationL2).apply(image)
 
 
 def tv_l1(image: torch.Tensor) -> torch.Tensor:

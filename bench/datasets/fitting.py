@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -29,9 +30,9 @@ class Fit:
 
     def __call__(self, picture: Image) -> Tensor:
         pixels = self._transform(picture if self.size[0] == 3 else picture.convert("L"))
-        return (
-            pixels.contiguous()
-        )  # torchvision's is a view of rows of colours; products may round by the layout
+        # torchvision's is a view of rows of colours, and products may round by the layout; by numpy, since torch would
+        # start threads of its own in each thread that decodes
+        return torch.from_numpy(numpy.ascontiguousarray(pixels.numpy()))
 
     @cached_property
     def _transform(self) -> Callable[[Image], Tensor]:

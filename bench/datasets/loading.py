@@ -1,21 +1,25 @@
-"""Batches of a split on a device, decoded by worker processes where that is quicker."""
+"""Batches of a split on a device, decoded by several threads where that is quicker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import TensorDataset
 
 from bench.datasets.decoded import Decoded
 from bench.datasets.fitting import unit_range
 from bench.datasets.pictures import Pictures
 from bench.engine.provenance import cpu_count
-from bench.errors import BenchError
+
+MOST_THREADS = 8  # beyond which Python's lock is what they wait for
+AHEAD = 2  # batches that lie ready, or wait for a thread, beyond one for each thread
 
 
 def load(
@@ -25,7 +29,7 @@ def load(
     lists for each batch.
 
     To a GPU they go in 8 bits where they were decoded, from pinned memory, and nothing waits for it. Raises the
-    BenchError of a picture that cannot be read as it is, whichever process met it."""
+    BenchError of a picture that cannot be read."""
     on_gpu = device.startswith("cuda")
     for pixels, labels in raw_batches(split, size, order, pinned=on_gpu):
         if on_gpu:
@@ -40,32 +44,33 @@ def raw_batches(
 
     pinned: pictures that are read from a file of pixels come in pinned memory.
 
-    Worker processes send them through pipes. Shared memory, torch's own way, is 64 MB in a container as docker makes
-    it: a few batches of 224 x 224 pixels, and a process that needs more of it is ended by a bus error."""
+    Threads read the files: decoding and resizing leave Python's lock alone, and a process that is forked from one with
+    threads and a GPU may wait for ever for a lock that one of them held (seen on an H200)."""
     if isinstance(split, Decoded):
         yield from split.batches(size, order, pinned)
         return
     if isinstance(split, TensorDataset):
         yield from _tensor_batches(split, size, order)
         return
-    chosen = {"batch_size": size} if order is None else {"batch_sampler": list(order)}
-    loader = DataLoader(
-        _Told(split),
-        collate_fn=_collate,
-        num_workers=loader_workers(split, size),
-        generator=torch.Generator(),  # its draws are not taken from whoever loads
-        **chosen,
-    )
-    for batch in loader:
-        if isinstance(batch, BenchError):
-            raise batch
-        pixels, labels = batch
-        yield torch.from_numpy(pixels), torch.from_numpy(labels)
+    if order is None:
+        order = (range(first, min(first + size, len(split))) for first in range(0, len(split), size))
+    workers = loader_threads(split, size)
+    if not workers:
+        yield from (_read(split, chosen) for chosen in order)
+        return
+    rest, pool = iter(order), ThreadPoolExecutor(workers, thread_name_prefix="decoding")
+    try:
+        ahead = deque(pool.submit(_read, split, chosen) for chosen in islice(rest, workers + AHEAD))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(_read, split, chosen) for chosen in islice(rest, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def loader_workers(split: TorchDataset, size: int) -> int:
-    """Processes that decode a split's pictures: none where starting them takes longer."""
-    return 0 if len(split) <= 4 * size else min(8, cpu_count())
+def loader_threads(split: TorchDataset, size: int) -> int:
+    """Threads that decode a split's pictures: none where there is little to gain."""
+    return 0 if len(split) <= 4 * size else min(MOST_THREADS, cpu_count())
 
 
 def _tensor_batches(
@@ -78,28 +83,10 @@ def _tensor_batches(
         yield from ((pictures[chosen], labels[chosen]) for chosen in order)
 
 
-class _Told(TorchDataset):
-    """A split whose BenchErrors come as values: one raised in a worker process arrives as a traceback's text."""
-
-    def __init__(self, split: TorchDataset) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            if isinstance(self.split, Pictures):
-                return self.split.pixels(index), self.split.labels[index]
-            return self.split[index]
-        except BenchError as error:
-            return error
-
-
-def _collate(pairs: list[Any]) -> Any:
-    """Two arrays; or the first BenchError. (torch's own collating takes shared memory in a worker process.)"""
-    error = next((pair for pair in pairs if isinstance(pair, BenchError)), None)
-    if error is not None:
-        return error
-    pictures = numpy.stack([numpy.asarray(picture) for picture, _ in pairs])
-    return pictures, numpy.array([int(label) for _, label in pairs], dtype=numpy.int64)
+def _read(split: TorchDataset, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    pictures = isinstance(split, Pictures)
+    pairs = [(split.pixels(index), split.labels[index]) if pictures else split[index] for index in chosen]
+    # by numpy: torch's own stacking starts threads for each thread that stacks
+    stacked = numpy.stack([numpy.asarray(picture) for picture, _ in pairs])
+    labels = numpy.array([int(label) for _, label in pairs], dtype=numpy.int64)
+    return torch.from_numpy(stacked), torch.from_numpy(labels)

@@ -28,7 +28,7 @@ SUBSET_SEED = 0
 
 class Pictures(TorchDataset):
     """Pictures made when asked for, in 8 bits a channel: `pixels(i)`. As a torch data set: float32 [C, H, W] in [0, 1]
-    and a label. What a subclass reads is sized by `fit`. It can be pickled, for worker processes."""
+    and a label. What a subclass reads is sized by `fit`; several threads read at once."""
 
     def __init__(self, labels: Sequence[int], fit: Fit) -> None:
         self.labels, self.fit = labels, fit

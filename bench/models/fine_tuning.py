@@ -120,7 +120,7 @@ def _trained(model: nn.Module, train: str) -> list[nn.Parameter]:
 def _batches(
     split: Dataset, batch: int, seed: int, first: int, total: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of steps first..total-1, decoded by worker processes; each epoch has an order of its own."""
+    """The batches of steps first..total-1, decoded by several threads; each epoch has an order of its own."""
     steps = len(split) // batch
 
     def order() -> Iterator[list[int]]:

@@ -21,9 +21,9 @@ from bench.tasks import answers
 from smi.published import normalise
 from smi.vit import normalisation
 
-BATCH = 128  # pictures scored together; scores do not depend on it beyond rounding
+BATCH, GPU_BATCH = 128, 512  # pictures scored together; scores do not depend on it beyond rounding
 # Batches between two looks at what is counted on a GPU, each of which waits for it. So many may wait for it, too.
-LOOK = 8
+LOOK = 4
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
@@ -158,7 +158,8 @@ def _normalised(
     mean, std = (values.to(device) for values in normalisation(model))
     if not len(split):
         raise BenchError("the split holds no pictures to score on")
-    for pictures, labels in batches(split, BATCH, device):
+    size = GPU_BATCH if device.startswith("cuda") else BATCH
+    for pictures, labels in batches(split, size, device):
         if should_stop is not None and should_stop():
             raise smi.Interrupted("stopped while scoring; scoring starts anew")
         yield normalise(pictures, mean, std, keep_zero), labels

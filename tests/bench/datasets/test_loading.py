@@ -1,4 +1,4 @@
-"""Batches come in order, and what a worker process could not read is told as if it had been read here."""
+"""Batches come in order, and what another thread could not read is told as if it had been read here."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ LOAD = """
 import sys
 from bench.datasets import batches, loading, open_dataset
 from bench.engine.task import Sources
-loading.loader_workers = lambda split, size: 2
+loading.loader_threads = lambda split, size: 2
 config = {"input_size": (3, 64, 64), "interpolation": "bicubic"}
 split = open_dataset("mine", {}, Sources(data={"mine": sys.argv[1]})).split("test", config)
 for device in sys.argv[2:]:
@@ -37,7 +37,7 @@ for device in sys.argv[2:]:
 def test_a_damaged_picture_is_one_line_whoever_decodes_it(tmp_path, monkeypatch, workers):
     root = folders(tmp_path, each=2)
     split = open_dataset("mine", {}, Sources(data={"mine": root})).split("test", CONFIG)
-    monkeypatch.setattr(loading, "loader_workers", lambda split, size: workers)
+    monkeypatch.setattr(loading, "loader_threads", lambda split, size: workers)
     _, labels = zip(*batches(split, 4), strict=True)
     assert torch.cat(labels).tolist() == [0, 0, 1, 1, 2, 2]
     (root / "test" / "cat" / "1.jpg").write_bytes(b"no picture")
@@ -70,7 +70,7 @@ def test_batches_are_the_splits_own_pictures_and_draw_from_nobodys_random_number
     tmp_path, monkeypatch, workers
 ):
     split = open_dataset("mine", {}, Sources(data={"mine": folders(tmp_path)})).split("test", CONFIG)
-    monkeypatch.setattr(loading, "loader_workers", lambda split, size: workers)
+    monkeypatch.setattr(loading, "loader_threads", lambda split, size: workers)
     before = torch.random.get_rng_state()
     pictures, labels = (torch.cat(parts) for parts in zip(*batches(split, 5), strict=True))
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -93,3 +93,15 @@ def test_no_shared_memory_is_needed(tmp_path, device):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert (ended.returncode, ended.stdout) == (0, "True 180\n"), ended.stderr
+
+
+@pytest.mark.gpu
+def test_pictures_are_decoded_beside_a_busy_gpu(tmp_path, monkeypatch):
+    """Processes forked here waited for ever on an H200: from a process with a CUDA context and threads of its own."""
+    torch.set_num_threads(4)
+    weights = torch.randn(512, 512, device="cuda", requires_grad=True)
+    (torch.rand(256, 512, device="cuda") @ weights).sum().backward()
+    torch.rand(3000, 3, 32, 32).mean((0, 2, 3))
+    monkeypatch.setattr(loading, "loader_threads", lambda split, size: 8)
+    split = open_dataset("mine", {}, Sources(data={"mine": folders(tmp_path, each=60)})).split("test", CONFIG)
+    assert sum(len(labels) for _, labels in batches(split, 5, "cuda")) == 180
