@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,18 @@ def draw(
     """The batch of a step: pictures [B, C, H, W], shifted and flipped, and their labels [B], where all of them lie."""
     count, batch = len(labels), settings["batch_size"]
     epoch, place = divmod(step, count // batch)
-    chosen = torch.randperm(count, generator=seeded(seed, 0, epoch))[place * batch : (place + 1) * batch]
-    chosen = chosen.to(pictures.device)
+    chosen = _order(count, seed, epoch)[place * batch : (place + 1) * batch].to(pictures.device)
     generator = seeded(seed, 1, step)
     shown = random_shift(pictures[chosen], settings["shift"], generator)
     if settings["flip"]:
         shown = random_flip(shown, settings["flip"], generator)
     return shown, labels[chosen]
+
+
+@lru_cache(maxsize=1)  # drawing it takes longer than a step of a small model on a GPU
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch's pictures."""
+    return torch.randperm(count, generator=seeded(seed, 0, epoch))
 
 
 def _mixed(shown: Tensor, share: float, generator: torch.Generator) -> Tensor:
