@@ -38,19 +38,22 @@ def survey(plan: Plan, store: Store, seen: Seen | None = None) -> dict[str, Stat
         seen.look()
     for task in plan.tasks:
         finding = store.find(task) if seen is None else _look(task, store, seen)
-        blocker = next((i for i in task.inputs.values() if states[i.name].status in (FAILED, BLOCKED)), None)
         if finding.status == "done":
             state = State(DONE, finding.record)
         elif task.name in held:
             state = State(RUNNING, detail=_doing(store, task, held[task.name]))
         elif finding.status == "failed":
             state = State(FAILED, finding.record, failure_of(finding))
-        elif blocker is not None:
+        elif (blocker := _blocker(task, states)) is not None:
             state = State(BLOCKED, detail=f"blocked by {blocker.label or blocker.name}")
         else:
             state = State(WAITING, damage=finding.damage)
         states[task.name] = state
     return states
+
+
+def _blocker(task: Task, states: Mapping[str, State]) -> Task | None:
+    return next((i for i in task.inputs.values() if states[i.name].status in (FAILED, BLOCKED)), None)
 
 
 def _look(task: Task, store: Store, seen: Seen) -> Finding:
@@ -83,9 +86,12 @@ class Estimates:
         self._kind: dict[str, list[float]] = defaultdict(list)
         self._device = "gpu" if on_gpu else "cpu"
         self._expected = dict(expect.gpu if on_gpu else expect.cpu)
-        for kind in plan.kinds:
-            records = [states[task.name].record for task in plan.tasks if task.kind == kind]
-            found = [record for record in records if record is not None and self._counts(record)]
+        records: dict[str, list[Record]] = {kind: [] for kind in plan.kinds}
+        for task in plan.tasks:
+            record = states[task.name].record
+            if record is not None and self._counts(record):
+                records[task.kind].append(record)
+        for kind, found in records.items():
             for record in found:
                 self._learn(kind, _likeness_of(record, kind), record["seconds"])
             if not found:

@@ -66,7 +66,7 @@ class Task:
     def recalled(cls, kind: str, key: str, label: str, likeness: str, inputs: Mapping[str, Task]) -> Task:
         """A task known by its key alone, to be looked at and not to be run: its settings are not there."""
         task = cls(kind, {}, inputs, label=label)
-        task.__dict__.update(key=key, likeness=likeness)
+        task.__dict__.update(key=key, name=f"{kind}-{key}", likeness=likeness)
         return task
 
     def __hash__(self) -> int:

@@ -92,10 +92,10 @@ class Seen:
 
     def __init__(self, store: Store, name: str, trusted: bool = True) -> None:
         self.store, self._file, self._trusted = store, f"{name}.seen.jsonl", trusted
-        known = _read(store, self._file, None) or []
-        self._known: dict[str, tuple[Stamp, list[Any]]] = {
-            task: ((size, changed), values) for task, size, changed, values in known
-        }
+        self._known: dict[str, tuple[Stamp, list[Any]]] = {}
+        with uncollected():
+            for task, size, changed, values in _read(store, self._file, None) or []:
+                self._known[task] = (size, changed), values
         self._stamps: dict[str, Stamp] = {}
         self._news = 0
 
@@ -110,7 +110,9 @@ class Seen:
         stamp, values = self._known.get(task.name, (None, []))
         if stamp is None or stamp != self._stamps.get(task.name) or not self._trusted:
             return None
-        return {**dict(zip(FIELDS, values, strict=True)), "likeness": task.likeness}
+        record = dict(zip(FIELDS, values, strict=True))
+        record["likeness"] = task.likeness
+        return record
 
     def is_recorded(self, task: Task) -> bool:
         return task.name in self._stamps
