@@ -76,8 +76,9 @@ def counts(tasks: Sequence[Task], states: Mapping[str, State]) -> Counter[str]:
 
 
 class Estimates:
-    """Seconds that tasks take: from records that differ in the seed only; else of the same kind in this plan; else
-    what the grid expects, or, where it says nothing, the store's other records of the kind."""
+    """Seconds that tasks take: from records that differ in the seed only; else what whoever planned them knows; else
+    of the same kind in this plan; else what the grid expects, or, where it says nothing, the store's other records of
+    the kind."""
 
     def __init__(
         self, plan: Plan, states: Mapping[str, State], store: Store, expect: Expect, on_gpu: bool
@@ -111,7 +112,10 @@ class Estimates:
 
     def seconds(self, task: Task) -> float | None:
         """Expected seconds of one task; None if nothing is known of its kind."""
-        known = self._alike.get(task.likeness) or self._kind.get(task.kind)
+        alike = self._alike.get(task.likeness)
+        if not alike and task.expected is not None:
+            return task.expected
+        known = alike or self._kind.get(task.kind)
         return fmean(known) if known else self._expected.get(task.kind)
 
     def total(self, tasks: Sequence[Task], workers: int = 1) -> tuple[float, int]:

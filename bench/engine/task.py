@@ -34,6 +34,7 @@ class Task:
     inputs: name -> the task whose artifacts this one reads.
     version: the kind's version; raised when the kind's code changes what it computes.
     label: for people only, e.g. "invert digits_vit deepinversion_sparse seed 0"; not part of the key.
+    expected: seconds that it takes, where whoever plans it knows better than a grid's `expect`; not part of the key.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Task:
     inputs: Mapping[str, Task] = field(default_factory=dict)
     version: int = 1
     label: str = ""
+    expected: float | None = None
 
     @cached_property
     def key(self) -> str:
@@ -63,9 +65,17 @@ class Task:
         return likeness(self.kind, self.settings)
 
     @classmethod
-    def recalled(cls, kind: str, key: str, label: str, likeness: str, inputs: Mapping[str, Task]) -> Task:
+    def recalled(
+        cls,
+        kind: str,
+        key: str,
+        label: str,
+        likeness: str,
+        expected: float | None,
+        inputs: Mapping[str, Task],
+    ) -> Task:
         """A task known by its key alone, to be looked at and not to be run: its settings are not there."""
-        task = cls(kind, {}, inputs, label=label)
+        task = cls(kind, {}, inputs, label=label, expected=expected)
         task.__dict__.update(key=key, name=f"{kind}-{key}", likeness=likeness)
         return task
 

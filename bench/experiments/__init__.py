@@ -76,6 +76,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         claims=f"{__name__}.transfer.claims:CLAIMS",
         summaries=f"{__name__}.transfer.summary:summaries",
     ),
+    "background": Experiment(
+        *_at("background", "plan:build", "table:text"), claims=f"{__name__}.background.claims:CLAIMS"
+    ),
     "choices": Experiment(*_at("choices", "plan:build", "table:text")),
     "cost": Experiment(
         *_at("cost", "plan:build", "table:text", "table:pages"), figures=_at("cost", "figure:FIGURE")

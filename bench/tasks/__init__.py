@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.engine.task import Job
-from bench.tasks import cost, deploy, evaluate, images, quantize, teacher, threads, transfer
+from bench.tasks import background, cost, deploy, evaluate, images, quantize, teacher, threads, transfer
 from smi.device import float32_arithmetic
 
 
@@ -37,6 +37,7 @@ KINDS: dict[str, Kind] = {
     "images": Kind(1, images.run, resumable=True),
     "evaluate": Kind(1, evaluate.run),
     "quantize": Kind(1, quantize.run),
+    "background": Kind(1, background.run),
     "transfer": Kind(2, transfer.run, resumable=True),
     "cost": Kind(2, cost.run, measures=True),
     "deploy": Kind(2, deploy.run, measures=True),

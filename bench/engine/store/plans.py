@@ -63,6 +63,7 @@ def keep(store: Store, name: str, made_from: Any, plan: Plan) -> None:
             task.key,
             task.label,
             task.likeness,
+            task.expected,
             [places[needed.name] for needed in task.inputs.values()],
         ]
         for task in plan.tasks
@@ -77,9 +78,9 @@ def recall(store: Store, name: str, made_from: Any) -> Plan | None:
         return None
     tasks: list[Task] = []
     with uncollected():
-        for kind, key, label, likeness, inputs in lines:
+        for kind, key, label, likeness, expected, inputs in lines:
             needed = {str(place): tasks[place] for place in inputs}
-            tasks.append(Task.recalled(kind, key, label, likeness, needed))
+            tasks.append(Task.recalled(kind, key, label, likeness, expected, needed))
     return Plan(tuple(tasks))
 
 

@@ -25,6 +25,8 @@ from smi.errors import InvalidSetting, SmiError
 from smi.rebirth import Schedule as AnySchedule
 from smi.vit import TokenModel, adapt
 
+OF_READING = 1.0  # seconds: weights that are there already
+
 
 @dataclass
 class TaskBuilder:
@@ -178,7 +180,8 @@ class TaskBuilder:
         if found is None:
             return None
         self._warn(f"{name}: its weights come with the project (--retrain trains it anew)")
-        return self.task("teacher", {"model": {**settings["model"], "weights": found}}, {}, f"teacher {name}")
+        described = {"model": {**settings["model"], "weights": found}}
+        return self.task("teacher", described, {}, f"teacher {name}", expected=OF_READING)
 
     def _need_classes(self, model: str, dataset: str, remedy: str = "") -> None:
         has, needed = self.outline(model).classes, self.classes(dataset)
@@ -252,10 +255,17 @@ class TaskBuilder:
         label = f"images {model} {method} seed {seed}"
         return self.task("images", settings, {"teacher": self.teacher(model, dataset)}, label)
 
-    def task(self, kind: str, settings: Mapping[str, Any], inputs: Mapping[str, Task], label: str) -> Task:
+    def task(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Task],
+        label: str,
+        expected: float | None = None,
+    ) -> Task:
         code = outside.code_behind(kind, settings)
         settings = {**settings, "code": code} if code else settings
-        return Task(kind, settings, inputs, KINDS[kind].version, label)
+        return Task(kind, settings, inputs, KINDS[kind].version, label, expected)
 
     def _method(self, name: str) -> Method:
         method = self.grid.section(self.method_schema, "methods", name)

@@ -42,6 +42,17 @@ def test_a_task_takes_as_long_as_those_that_differ_in_the_seed_only(store):
     assert known.seconds(Task("root", {"name": "root"})) is None
 
 
+def test_whoever_plans_a_task_may_know_better_than_the_grid_and_its_kind(store):
+    """Weights that come with the project are read in a second, where a training takes an hour."""
+    told = Task("leaf", {"name": "told", "seed": 0}, expected=2.0)
+    assert told.key == Task("leaf", {"name": "told", "seed": 0}).key
+    known = estimates(store, told, LARGE, leaf=1000.0)
+    known.learn("leaf", SMALL.settings, 500)
+    assert known.seconds(told) == 2 and known.seconds(LARGE) == 500
+    known.learn("leaf", told.settings, 3)
+    assert known.seconds(told) == 3, "what such a task took"
+
+
 def test_records_of_another_device_do_not_count(store):
     run_task(store, SMALL, kinds=toy_suite.KINDS)
     plan = make_plan([CellTasks({}, {"value": SMALL})])

@@ -20,7 +20,8 @@ from bench.engine.worker import run_task
 
 ROOT = Task("root", {"name": "root", "seed": 0}, label="the root")
 LEAVES = [
-    Task("leaf", {"name": "leaf", "seed": seed}, {"root": ROOT}, label=f"leaf {seed}") for seed in range(3)
+    Task("leaf", {"name": "leaf", "seed": seed}, {"root": ROOT}, label=f"leaf {seed}", expected=seed / 2)
+    for seed in range(3)
 ]
 PLAN = Plan((ROOT, *LEAVES))
 
@@ -35,12 +36,11 @@ def shown(states) -> dict[str, tuple]:
     return {name: (state.status, state.detail, state.damage) for name, state in states.items()}
 
 
-def test_a_kept_plan_has_the_tasks_names_labels_inputs_and_likenesses(store):
+def test_a_kept_plan_has_the_tasks_names_labels_inputs_likenesses_and_what_is_expected(store):
     plans.keep(store, "g.s", {"a": 1}, PLAN)
     found = plans.recall(store, "g.s", {"a": 1})
-    assert [(task.name, task.label, task.likeness) for task in found.tasks] == [
-        (task.name, task.label, task.likeness) for task in PLAN.tasks
-    ]
+    told = [(task.name, task.label, task.likeness, task.expected) for task in found.tasks]
+    assert told == [(task.name, task.label, task.likeness, task.expected) for task in PLAN.tasks]
     assert [[i.name for i in t.inputs.values()] for t in found.tasks] == [[], *[[ROOT.name]] * 3]
     assert found.kinds == PLAN.kinds and found.tasks[1].likeness == found.tasks[2].likeness != ROOT.likeness
 

@@ -1,0 +1,1 @@
+"""What the background of images says of their class."""
