@@ -76,6 +76,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         claims=f"{__name__}.transfer.claims:CLAIMS",
         summaries=f"{__name__}.transfer.summary:summaries",
     ),
+    "equal_seconds": Experiment(
+        f"{__name__}.transfer.plan:build",  # Table 4's tasks
+        *_at("equal_seconds", "table:text"),
+        figures=_at("equal_seconds", "figure:FIGURE"),
+        claims=f"{__name__}.equal_seconds.claims:CLAIMS",
+    ),
     "background": Experiment(
         *_at("background", "plan:build", "table:text"), claims=f"{__name__}.background.claims:CLAIMS"
     ),

@@ -33,11 +33,13 @@ class Pool(Strict):
     """How the pool grows, and what is drawn from it.
 
     rounds; images that join in each, made by tasks of `set` images (default: one task; noise and real images always);
-    steps of the optimiser in each, on batch_size images a step.
+    steps of the optimiser in each, on batch_size images a step. more: method -> images that join in each round of that
+    method's pool, where not as many as of the others.
     """
 
     rounds: Count
     images: Count
+    more: dict[str, Count] = {}
     set: Count | None = None
     steps: Count
     batch_size: Count
@@ -98,7 +100,7 @@ class TransferTaskBuilder(TaskBuilder):
         self, model: str, dataset: str, method: str, pool: str, seed: int, student: str
     ) -> dict[str, Task]:
         """The transfer's task; none where the images cannot be had here."""
-        chosen, wanted = self._pool(pool), self.methods[method]
+        chosen, wanted = self._pool(pool, method), self.methods[method]
         sets = self._sets(model, dataset, method, chosen, seed)
         if sets is None:
             return {}
@@ -176,15 +178,20 @@ class TransferTaskBuilder(TaskBuilder):
             sets[f"images_{index:06d}"] = one
         return sets
 
-    def _pool(self, name: str) -> Pool:
+    def _pool(self, name: str, method: str) -> Pool:
+        """The method's pool of that name."""
         if name not in self.settings.pools:
             place = (*self.here, "axes", "pool")
             raise self.grid.error(place, f"unknown pool {name!r}", self.settings.pools)
-        pool = self.settings.pools[name]
-        if pool.images % (pool.set or 1):
-            message = f"{pool.images} images a round are no multiple of a set of {pool.set}"
-            raise self.grid.error((*self.here, "settings", "pools", name, "set"), message)
-        return pool
+        pool, place = self.settings.pools[name], (*self.here, "settings", "pools", name)
+        for one in pool.more:
+            if one not in self.grid.methods:
+                raise self.grid.error((*place, "more", one), f"unknown method {one!r}", self.grid.methods)
+        images = pool.more.get(method, pool.images)
+        if images % (pool.set or 1):
+            message = f"{images} images a round are no multiple of a set of {pool.set}"
+            raise self.grid.error((*place, "set"), message)
+        return pool.model_copy(update={"images": images})
 
     def _learning(self, pool: Pool, patches: int | None) -> dict[str, Any]:
         """The smi.TransferRecipe as JSON, checked."""

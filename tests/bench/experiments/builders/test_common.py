@@ -241,7 +241,7 @@ def test_every_length_is_an_inversion_of_its_own():
 def test_rebirths_of_many_lengths_leave_at_equal_distances(tmp_path):
     def built(schedule, *lengths):
         grid = yaml_text.read(TABLE3.with_name("ablation_iterations.yaml"))
-        grid["scales"]["digits"]["axes"]["iterations"] = list(lengths)
+        grid["scales"]["digits"]["axes"] |= {"iterations": list(lengths), "quantizer": ["psaq"]}
         grid["scales"]["digits"]["settings"]["schedules"]["sparse77"] = schedule
         path = tmp_path / "ablation_iterations.yaml"
         path.write_text(yaml_text.dump(grid), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Knowledge transfer where every method's pool takes as long to invert."""
