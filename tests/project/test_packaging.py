@@ -115,3 +115,30 @@ def test_what_is_refused_is_refused_before_anything_heavy_is_imported(options, w
     command = [sys.executable, "-c", REFUSE_WITHOUT, *(option.format(grid=grid) for option in options)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and words in done.stderr
+
+
+def test_a_command_without_the_benchs_packages_is_one_line_and_the_doctor_still_answers():
+    """-S: no packages but Python's own, as where `pip install .` stopped before `.[bench]`."""
+
+    def run(*command):
+        environment = {"PATH": "", "PYTHONPATH": str(ROOT)}
+        call = [sys.executable, "-S", "-m", *command]
+        return subprocess.run(call, capture_output=True, text=True, env=environment, cwd=ROOT)
+
+    for command in (["bench"], ["bench.sweep", "--grid", "experiments/table3.yaml"], ["bench", "compare"]):
+        ended = run(*command)
+        assert ended.returncode == 2 and ended.stdout == "" and ended.stderr.count("\n") == 1
+        assert "pydantic" in ended.stderr and "pip install '.[bench]'" in ended.stderr
+    ended = run("bench.doctor")
+    assert ended.returncode == 1 and "cannot import" in ended.stdout and "Traceback" not in ended.stderr
+
+
+def test_what_a_command_asks_for_is_what_the_extra_brings():
+    import bench
+
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {
+        re.split(r"[>=<;\[ ]", line)[0].replace("-", "_").partition(".")[0]
+        for line in extra["optional-dependencies"]["bench"]
+    }
+    assert {MODULES.get(name, name) for name in names} == set(bench.PACKAGES)
