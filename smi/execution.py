@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from smi import kernels
 from smi.adapters import Adapted, adapter_of
 from smi.checks import is_whole
 from smi.device import PRECISIONS, Precision, autocast, check_precision
@@ -75,10 +76,12 @@ class Execution:
             raise InvalidSetting(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
 
     def check(self, device: torch.device) -> None:
-        """Raise InvalidSetting for what does not go on this device."""
+        """Raise InvalidSetting for what does not go on this device; builds its kernels, where it has some."""
         if self.cuda_graphs and device.type != "cuda":
             raise InvalidSetting(f"cuda_graphs needs a CUDA device; this is {device.type}")
         check_precision(device, self.precision)
+        if device.type == "cuda":
+            kernels.work_on(device)  # now: building them takes seconds that are no stage's
 
     def passes(self, adapted: Adapted, needs: frozenset[str]) -> Passes:
         """Ready to run; needs: of the objective. A copy of the model is made only where something is gained by it."""

@@ -34,17 +34,25 @@ def serve(*tensors: Tensor) -> bool:
         tensor.dtype == torch.float32
         and tensor.is_contiguous()
         and 0 < tensor.numel() < 2**31
-        and (_work(tensor.device) if tensor.is_cuda else os.environ.get("TRITON_INTERPRET") == "1")
+        and (work_on(tensor.device) if tensor.is_cuda else os.environ.get("TRITON_INTERPRET") == "1")
         for tensor in tensors
     )
 
 
 @cache
-def _work(device: torch.device) -> bool:
-    """Whether a kernel can be built and run on a device, tried once: Triton needs a C compiler, and a GPU it knows."""
+def work_on(device: torch.device) -> bool:
+    """Whether the kernels can be built and run on a CUDA device: tried once, which builds them. Triton needs a C
+    compiler, and a GPU that it knows."""
+    if triton is None:
+        return False
     try:
         with torch.cuda.device(device):
-            squared_differences(torch.ones(1, 1, 2, 2, device=device))
+            image = torch.ones(
+                1, 1, 16, 16, device=device
+            )  # sides and counts that 16 divides, as pictures have
+            total_variation_gradient(image, squared_differences(image))
+            samples = image.view(1, -1)
+            kernel_sums_gradient(samples, samples[0, :10], 1.0, kernel_sums(samples, samples[0, :10], 1.0))
     except Exception as cause:
         reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         said = f"smi's kernels do not work on {device}, and torch's operations are slower: {reason}"
@@ -57,9 +65,10 @@ def squared_differences(image: Tensor) -> Tensor:
     """Sums of the squared differences in the four directions of smi.total_variation, [4], of [B, C, H, W]."""
     programs = triton.cdiv(image.numel(), BLOCK)
     parts = image.new_empty(DIRECTIONS, programs)
-    _squared_differences[(programs,)](
-        image, parts, image.numel(), image.shape[-2], image.shape[-1], programs, BLOCK=BLOCK
-    )
+    with torch.cuda.device_of(image):  # a launch goes to the current device
+        _squared_differences[(programs,)](
+            image, parts, image.numel(), image.shape[-2], image.shape[-1], programs, BLOCK=BLOCK
+        )
     return parts.sum(dim=1)
 
 
@@ -67,9 +76,11 @@ def total_variation_gradient(image: Tensor, factors: Tensor) -> Tensor:
     """Gradient [B, C, H, W] of the directions' sums of squared differences, each by half a factor of `factors` [4]."""
     gradient = torch.empty_like(image)
     programs = triton.cdiv(image.numel(), BLOCK)
-    _total_variation_gradient[(programs,)](
-        image, factors.contiguous(), gradient, image.numel(), image.shape[-2], image.shape[-1], BLOCK=BLOCK
-    )
+    sides = image.shape[-2:]
+    with torch.cuda.device_of(image):
+        _total_variation_gradient[(programs,)](
+            image, factors.contiguous(), gradient, image.numel(), *sides, BLOCK=BLOCK
+        )
     return gradient
 
 
@@ -78,9 +89,10 @@ def kernel_sums(samples: Tensor, points: Tensor, precision: float) -> Tensor:
     batch, count = samples.shape
     programs = triton.cdiv(count, BLOCK)
     parts = samples.new_empty(batch, len(points), programs)
-    _kernel_sums[(batch, programs)](
-        samples, points, parts, count, programs, 0.5 * precision, GRID=len(points), BLOCK=BLOCK
-    )
+    with torch.cuda.device_of(samples):
+        _kernel_sums[(batch, programs)](
+            samples, points, parts, count, programs, 0.5 * precision, GRID=len(points), BLOCK=BLOCK
+        )
     return parts.sum(dim=2)
 
 
@@ -88,9 +100,12 @@ def kernel_sums_gradient(samples: Tensor, points: Tensor, precision: float, upst
     """Gradient [B, S] of `kernel_sums` to the samples; upstream: [B, G]."""
     batch, count = samples.shape
     gradient = torch.empty_like(samples)
-    _kernel_sums_gradient[(batch, triton.cdiv(count, BLOCK))](
-        *(samples, points, upstream.contiguous(), gradient, count, precision), GRID=len(points), BLOCK=BLOCK
-    )
+    with torch.cuda.device_of(samples):
+        _kernel_sums_gradient[(batch, triton.cdiv(count, BLOCK))](
+            *(samples, points, upstream.contiguous(), gradient, count, precision),
+            GRID=len(points),
+            BLOCK=BLOCK,
+        )
     return gradient
 
 

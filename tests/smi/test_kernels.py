@@ -74,13 +74,13 @@ def test_where_triton_cannot_build_torch_computes_and_it_is_said_once(monkeypatc
 
     monkeypatch.setattr(kernels, "squared_differences", no_compiler)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    kernels._work.cache_clear()
+    kernels.work_on.cache_clear()
     with pytest.warns(
         UserWarning, match=r"kernels do not work on cpu, .* slower: Failed to find C compiler\.$"
     ):
-        assert not kernels._work(torch.device("cpu"))
-    assert not kernels._work(torch.device("cpu"))
-    kernels._work.cache_clear()
+        assert not kernels.work_on(torch.device("cpu"))
+    assert not kernels.work_on(torch.device("cpu"))
+    kernels.work_on.cache_clear()
 
 
 @pytest.mark.gpu
