@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from bench.errors import BenchError
 
+DEVICES = Path("/dev")
 KINDS = ("cpu", "cuda", "mps", "xpu")  # torch knows more, which compute nothing ("meta") or no vision models
 
 
 def gpu_count() -> int:
-    """GPUs that torch can use here."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles"):
+    """GPUs that torch can use here; before torch is imported, which takes seconds that a look at a sweep need not wait,
+    those that the machine shows."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
         return 0
-    if (
-        not Path("/dev/nvidiactl").exists()
-        and not Path("/dev/kfd").exists()
-        and not Path("/dev/dxg").exists()
-    ):
-        return 0
+    shown = _shown()
+    if not shown or "torch" not in sys.modules:
+        return shown if visible is None else min(shown, len(visible.split(",")))
     import torch
 
     return torch.cuda.device_count()
+
+
+def _shown() -> int:
+    """GPUs that have a device file: NVIDIA's, AMD's, or the one that Windows lends its Linux."""
+    if (DEVICES / "nvidiactl").exists():
+        return sum(path.name.removeprefix("nvidia").isdecimal() for path in DEVICES.glob("nvidia*"))
+    if (DEVICES / "kfd").exists():
+        return sum(1 for _ in DEVICES.glob("dri/renderD*"))
+    return int((DEVICES / "dxg").exists())
 
 
 def check_kind(asked: str) -> None:
