@@ -20,14 +20,14 @@ CLAIMS = (
         (LAST,),
     ),
     Claim(
-        "Attention chooses better patches to teach with than chance, at either",
+        "Attention beats chance in choosing patches to teach with, at either",
         GRID,
         SPARSE,
         "random_selection",
         (LAST,),
     ),
     Claim(
-        "Inverted images teach better than as many of noise through random patches",
+        "Inverted images teach better than noise through random patches, at either",
         GRID,
         SPARSE,
         "noise_random_patches",

@@ -79,9 +79,7 @@ class Material:
         name = f"{record['kind']}-{record['key']}"
         path = Store(self.store).artifacts_named(name) / FILE
         if not path.is_file() or atomic.sha256_of(path) != record["artifacts"][FILE]["sha256"]:
-            raise NotMade(
-                f"the store {self.store} does not hold the images of {record['label']} ({name}) as made"
-            )
+            raise NotMade(f"the store does not hold the images of {record['label']} ({name}) as made")
         return smi.SyntheticImages.load(path)
 
     def title(self, grid: str, method: str) -> str:
