@@ -47,9 +47,8 @@ def work_on(device: torch.device) -> bool:
         return False
     try:
         with torch.cuda.device(device):
-            image = torch.ones(
-                1, 1, 16, 16, device=device
-            )  # sides and counts that 16 divides, as pictures have
+            # sides and counts that 16 divides, as pictures have: Triton builds others anew
+            image = torch.ones(1, 1, 16, 16, device=device)
             total_variation_gradient(image, squared_differences(image))
             samples = image.view(1, -1)
             kernel_sums_gradient(samples, samples[0, :10], 1.0, kernel_sums(samples, samples[0, :10], 1.0))
