@@ -28,8 +28,8 @@ class SmokeTaskBuilder(transfer.TransferTaskBuilder, cost.CostTaskBuilder):
 
 
 def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
-    """The tasks of a cell of "quantization", of one of "transfer" and, for an inversion, of one of "cost"; where the
-    first two ask for as many images they share them."""
+    """The tasks of a cell of "quantization", of one of "transfer" and, for an inversion, of one of "cost", "deploy" and
+    "background"; all that ask for as many images share them."""
     builder = SmokeTaskBuilder(grid, scale, sources)
     builder.need_axes(*AXES)
     entries = []
@@ -43,6 +43,7 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
             size = builder.outline(measured).grid.height
             tasks["cost"] = builder.cost(measured, size, method, batch=1, precision="fp32")
             tasks["deploy"] = _deployed(builder, tasks["quantize"])
+            tasks["background"] = _looked_at(builder, tasks["quantize"])
         entries.append(CellTasks(cell, tasks))
     return entries
 
@@ -53,3 +54,9 @@ def _deployed(builder: SmokeTaskBuilder, quantized: Task) -> Task:
     settings = {name: quantized.settings[name] for name in names}
     settings |= {"quantizer": "psaq", "profile": "integer"}
     return builder.task("deploy", settings, quantized.inputs, f"deploy: {quantized.label}")
+
+
+def _looked_at(builder: SmokeTaskBuilder, quantized: Task) -> Task:
+    """The background of the images that a task "quantize" calibrates with."""
+    settings = {"share": 0.5, "seed": 0}
+    return builder.task("background", settings, quantized.inputs, f"background: {quantized.label}")
