@@ -161,7 +161,7 @@ def test_the_real_tasks_give_the_same_figures_as_in_series(lab: Lab):
     other = lab.beside("serial")
     serial = other.finish(other.start("--executor", "serial", code=PAPER, grid=grid), seconds=300)
     assert serial.returncode == 0, serial.stderr
-    kinds = ("teacher", "images", "evaluate", "quantize", "transfer")
+    kinds = ("teacher", "images", "evaluate", "quantize", "background", "transfer")
     ours, theirs = ({kind: figures(one, kind) for kind in kinds} for one in (lab, other))
     assert all(ours.values()) and ours == theirs
     assert lab.records("cost"), "which measures times alone"
