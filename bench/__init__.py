@@ -7,18 +7,22 @@ from importlib.util import find_spec
 
 # What the extra "bench" of pyproject.toml brings, by the names that are imported.
 PACKAGES = (
-    *(
-        "huggingface_hub",
-        "jinja2",
-        "markdown_it",
-        "markupsafe",
-        "matplotlib",
-        "numpy",
-        "pandas",
-        "PIL",
-        "pydantic",
-    ),
-    *("rich", "ruamel", "scipy", "sklearn", "submitit", "tabulate", "torchvision"),
+    "huggingface_hub",
+    "jinja2",
+    "markdown_it",
+    "markupsafe",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "PIL",
+    "pydantic",
+    "rich",
+    "ruamel",
+    "scipy",
+    "sklearn",
+    "submitit",
+    "tabulate",
+    "torchvision",
 )
 
 

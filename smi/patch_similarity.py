@@ -45,7 +45,7 @@ class _KernelDensity(torch.autograd.Function):
         for point in points:
             torch.sub(samples, point, out=scratch)
             columns.append(scratch.square_().mul_(-0.5 / BANDWIDTH**2).exp_().mean(dim=1))
-        return torch.stack(columns, dim=1).mul_(1 / (BANDWIDTH * math.sqrt(2 * math.pi)))
+        return torch.stack(columns, dim=1).mul_(HEIGHT)
 
     @staticmethod
     @once_differentiable

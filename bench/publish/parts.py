@@ -13,6 +13,7 @@ from bench.engine.store import Record
 from bench.publish.manifest import Sheet
 from bench.publish.words import cell, code, plain
 
+Entry = Mapping[str, Any]  # of Sheet.cells: a cell and the names of its tasks
 NOT_RUN = "not run"
 NOTHING = "-"  # there is no such figure
 MODEL_TITLES = {  # as the paper calls them; others go by their own names
@@ -50,6 +51,14 @@ def telling(cells: Iterable[Mapping[str, Any]], *shown: str) -> list[str]:
         axes = [axis for axis in {**first, **one} if first.get(axis) != one.get(axis)]
         differ.update(dict.fromkeys(axis for axis in axes if axis not in shown))
     return list(differ)
+
+
+def grouped(entries: Iterable[Entry], *axes: str) -> dict[tuple[Any, ...], list[Entry]]:
+    """A sheet's cells by their values on some axes, in the grid's order."""
+    found: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(tuple(entry["cell"][axis] for axis in axes), []).append(entry)
+    return found
 
 
 def model_title(model: str) -> str:

@@ -20,6 +20,7 @@ import smi
 from bench import models
 from bench.engine.task import Job
 from bench.tasks.images import FILE
+from smi.geometry import kept_mask
 from smi.vit import TokenModel, adapt, frozen, normalisation
 
 BATCH = 64  # images that the model looks at at a time
@@ -68,9 +69,7 @@ def patch_sets(
     `kept`) come below all that it kept."""
     attention = tokens.cls_attention(pictures)
     if kept is not None:
-        attention = attention.scatter_add(
-            1, kept.to(attention.device), torch.ones_like(attention)[:, : kept.shape[1]]
-        )
+        attention = attention + kept_mask(kept.to(attention.device), tokens.num_patches)
     order = attention.argsort(dim=1)
     drawn = torch.rand(attention.shape, generator=generator).argsort(dim=1)[:, :count].to(order.device)
     chosen = {"background": order[:, :count], "chance": drawn, "rest": order[:, count:]}

@@ -73,9 +73,7 @@ def test_every_module_can_be_imported(package):
 @pytest.mark.parametrize("path", sorted((ROOT / "smi").rglob("*.py")), ids=lambda path: path.name)
 def test_smi_imports_no_more_than_it_declares(path):
     more = {"numpy", "onnx", "onnxruntime"} if "deployment" in path.parts else set()  # of the extra "onnx"
-    more |= (
-        {"triton"} if path.name == "kernels.py" else set()
-    )  # torch's own where it is needed, and tried for
+    more |= {"triton"} if path.name == "kernels.py" else set()  # torch brings it, or it is done without
     assert imported_by(path) <= ALLOWED | more
 
 

@@ -23,18 +23,15 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     for name, method in builder.methods.items():
         if method.source == "none":
             raise grid.error(("methods", name, "source"), "there are no images without a source")
-    spec = grid.scale(scale)
-    shares = {("axes", SHARE, index): share for index, share in enumerate(spec.axes[SHARE])}
-    shares |= {("include", i, SHARE): entry[SHARE] for i, entry in enumerate(spec.include) if SHARE in entry}
-    for where, share in shares.items():
+    for place, share in builder.values_of(SHARE):
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
             message = f"{share!r} is no share of the patches"
-            raise grid.error((*builder.here, *where), message, ["numbers between 0 and 1"])
-    for index, model in enumerate(spec.axes["model"]):
+            raise grid.error(place, message, ["numbers between 0 and 1"])
+    for place, model in builder.values_of("model"):
         try:
             builder.outline(model).need_class_token()
         except SmiError as error:
-            raise grid.error((*builder.here, "axes", "model", index), str(error)) from None
+            raise grid.error(place, str(error)) from None
     return [CellTasks(cell, _tasks(builder, *(cell[axis] for axis in AXES))) for cell in grid.cells(scale)]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from bench.experiments.background.plan import SHARE
 from bench.grid import PAPER_SCALE
@@ -11,7 +10,9 @@ from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
 from bench.publish.parts import (
     NOT_RUN,
+    Entry,
     footer,
+    grouped,
     holes,
     markdown,
     mean_std,
@@ -35,7 +36,6 @@ Probability is the mean softmax (%) of the class that an image was inverted for,
 share (%) of images with that class first. Mean ± sample standard deviation over seeds (n) of the images. A background
 that says no more of the class than chance's patches do, holds nothing of it that other patches lack; one whose
 probability is near that of all patches has been written over with the class."""
-Entry = Mapping[str, Any]
 
 
 def text(sheet: Sheet) -> str:
@@ -43,12 +43,7 @@ def text(sheet: Sheet) -> str:
     parts = [f"# {plain(sheet.title)}, {scale_notes.named(sheet)}"]
     if sheet.scale != PAPER_SCALE:
         parts.append(scale_notes.disclaimer(sheet))
-    panels: dict[tuple[Any, ...], list[Entry]] = {}
-    for entry in sheet.cells:
-        panels.setdefault(tuple(entry["cell"][axis] for axis in ("model", "dataset", SHARE)), []).append(
-            entry
-        )
-    for (model, dataset, share), entries in panels.items():
+    for (model, dataset, share), entries in grouped(sheet.cells, "model", "dataset", SHARE).items():
         parts.append(f"## {plain(model_title(model))} on {plain(dataset)}, background {percent(share, 0)}")
         parts.append(markdown(_rows(sheet, entries)))
     parts += [NOTES, *scale_notes.reading(sheet)]
@@ -56,10 +51,7 @@ def text(sheet: Sheet) -> str:
 
 
 def _rows(sheet: Sheet, entries: Sequence[Entry]) -> list[dict[str, str]]:
-    of_method: dict[str, list[Entry]] = {}
-    for entry in entries:
-        of_method.setdefault(entry["cell"]["method"], []).append(entry)
-    return [_row(sheet, method, own) for method, own in of_method.items()]
+    return [_row(sheet, method, own) for (method,), own in grouped(entries, "method").items()]
 
 
 def _row(sheet: Sheet, method: str, entries: Sequence[Entry]) -> dict[str, str]:

@@ -6,7 +6,7 @@ Two grids that ask for the same teacher or the same images get the same task, an
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -79,6 +79,15 @@ class TaskBuilder:
         for name in names:
             if name not in axes:
                 raise self.grid.error((*self.here, "axes"), f"the axis {name!r} is missing")
+
+    def values_of(self, axis: str) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        """(place in the grid, value) of each value that the scale gives an axis, in its list or in `include`."""
+        spec = self.grid.scale(self.scale)
+        for index, value in enumerate(spec.axes[axis]):
+            yield (*self.here, "axes", axis, index), value
+        for index, entry in enumerate(spec.include):
+            if axis in entry:
+                yield (*self.here, "include", index, axis), entry[axis]
 
     def split(self, dataset: str, split: str) -> dict[str, Any]:
         """What names a split in settings (bench.datasets.fingerprint)."""

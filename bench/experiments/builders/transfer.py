@@ -246,14 +246,8 @@ def cell_tasks(
 
 def check_seeds(builder: TransferTaskBuilder) -> None:
     """GridError at the first seed so great that it is also that of a later set of another one."""
-    spec = builder.grid.scale(builder.scale)
-    seeds = {("axes", "seed", index): seed for index, seed in enumerate(spec.axes["seed"])}
-    seeds |= {
-        ("include", i, "seed"): entry["seed"] for i, entry in enumerate(spec.include) if "seed" in entry
-    }
-    for where, seed in seeds.items():
+    for place, seed in builder.values_of("seed"):
         if seed >= SET_STRIDE:
-            place = (*builder.here, *where)
             raise builder.grid.error(
                 place, f"{seed} is too great here", [f"whole numbers below {SET_STRIDE}"]
             )

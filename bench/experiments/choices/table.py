@@ -10,7 +10,9 @@ from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
 from bench.publish.parts import (
     NOT_RUN,
+    Entry,
     footer,
+    grouped,
     markdown,
     mean_std,
     method_title,
@@ -25,7 +27,6 @@ Mean ± sample standard deviation over seeds (n) of images, student and draws; t
 all. Top-1 and agreement (the same answer as full precision) are in % of all test pictures, logit error is ‖quantized -
 full precision‖ / ‖full precision‖. The student starts from fresh weights and sees each image through its kept patches.
 Seconds are of one inversion of 32 images, optimisation alone, and include whatever else the machine did."""
-Entry = Mapping[str, Any]
 
 
 def text(sheet: Sheet) -> str:
@@ -33,11 +34,7 @@ def text(sheet: Sheet) -> str:
     parts = [f"# {plain(sheet.title)}, {scale_notes.named(sheet)}"]
     if sheet.scale != PAPER_SCALE:
         parts.append(scale_notes.disclaimer(sheet))
-    panels: dict[tuple[str, ...], list[Entry]] = {}
-    for entry in sheet.cells:
-        cell = entry["cell"]
-        panels.setdefault((cell["model"], cell["dataset"], cell["pool"]), []).append(entry)
-    for (model, dataset, pool), entries in panels.items():
+    for (model, dataset, pool), entries in grouped(sheet.cells, "model", "dataset", "pool").items():
         parts.append(f"## {plain(model_title(model))} on {plain(dataset)}, pool {code(pool)}")
         parts.append(markdown(_rows(sheet, entries)))
     parts += [NOTES, *scale_notes.reading(sheet)]
@@ -45,11 +42,8 @@ def text(sheet: Sheet) -> str:
 
 
 def _rows(sheet: Sheet, entries: Sequence[Entry]) -> list[dict[str, str]]:
-    of_method: dict[str, list[Entry]] = {}
-    for entry in entries:
-        of_method.setdefault(entry["cell"]["method"], []).append(entry)
     rows = []
-    for method, own in of_method.items():
+    for (method,), own in grouped(entries, "method").items():
         images = _done(sheet, own, "images")
         row = {"images": method_title(sheet, method), "sparsity": NOT_RUN, "s per inversion": NOT_RUN}
         if images:

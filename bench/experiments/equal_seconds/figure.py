@@ -6,10 +6,11 @@ import statistics
 
 from matplotlib.axes import Axes
 
-from bench.experiments.equal_seconds.rows import groups, panels, taught
+from bench.experiments.equal_seconds.rows import taught
 from bench.publish.figures.kinds import Figure, Still
 from bench.publish.figures.material import Material
 from bench.publish.figures.style import canvas, drawn, look
+from bench.publish.parts import grouped
 
 GRID = "equal_seconds"
 
@@ -17,14 +18,14 @@ GRID = "equal_seconds"
 def draw(material: Material) -> Still:
     rows = material.rows(GRID, "transfer")
     sheet = material.sheet(GRID)
-    found = panels(sheet)
+    found = grouped(sheet.cells, "model", "dataset")
     figure = canvas(
         3.9, "Knowledge transfer: top-1 of the student against seconds of inversion", material.scale_line
     )
     axes = figure.subplots(1, len(found), squeeze=False).ravel()
     for one, (panel, entries) in zip(axes, found.items(), strict=True):
         one.set_title(drawn(", ".join(panel)))
-        _lines(one, material, groups(entries))
+        _lines(one, material, grouped(entries, "method", "pool"))
         one.set_xlabel("seconds of the inversions behind a pool")
         one.set_ylabel("top-1 (%)")
         one.set_ylim(0, 100)

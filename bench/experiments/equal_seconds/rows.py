@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.publish.manifest import Sheet
-from bench.publish.parts import status
-
-Entry = Mapping[str, Any]
+from bench.publish.parts import Entry, status
 
 
 @dataclass(frozen=True)
@@ -20,22 +17,6 @@ class Taught:
     top1: float
     images: int
     seconds: float
-
-
-def panels(sheet: Sheet) -> dict[tuple[str, str], list[Entry]]:
-    """(model, data set) -> cells, in the grid's order."""
-    found: dict[tuple[str, str], list[Entry]] = {}
-    for entry in sheet.cells:
-        found.setdefault((entry["cell"]["model"], entry["cell"]["dataset"]), []).append(entry)
-    return found
-
-
-def groups(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
-    """(method, pool) -> cells, one a seed."""
-    found: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries:
-        found.setdefault((entry["cell"]["method"], entry["cell"]["pool"]), []).append(entry)
-    return found
 
 
 def taught(sheet: Sheet, entries: Sequence[Entry]) -> Iterator[Taught]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.experiments.equal_seconds.rows import Entry, groups, panels, taught
+from bench.experiments.equal_seconds.rows import taught
 from bench.grid import PAPER_SCALE
 from bench.publish import scale_notes
 from bench.publish.manifest import Sheet
 from bench.publish.parts import (
     NOT_RUN,
+    Entry,
     footer,
+    grouped,
     heading,
     holes,
     markdown,
@@ -33,7 +35,7 @@ def text(sheet: Sheet) -> str:
     parts = [f"# Table 4 at equal seconds, {scale_notes.named(sheet)}: {heading(sheet.title)}"]
     if sheet.scale != PAPER_SCALE:
         parts.append(scale_notes.disclaimer(sheet))
-    for (model, dataset), entries in panels(sheet).items():
+    for (model, dataset), entries in grouped(sheet.cells, "model", "dataset").items():
         parts.append(f"## {plain(model_title(model))} on {plain(dataset)}")
         parts.append(markdown(_rows(sheet, entries)))
     pools = ", ".join(
@@ -47,7 +49,7 @@ def text(sheet: Sheet) -> str:
 
 
 def _rows(sheet: Sheet, entries: Sequence[Entry]) -> list[dict[str, str]]:
-    found = groups(entries)
+    found = grouped(entries, "method", "pool")
     pools = list(dict.fromkeys(pool for _, pool in found))
     rows = []
     for method in dict.fromkeys(method for method, _ in found):

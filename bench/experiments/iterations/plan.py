@@ -59,14 +59,8 @@ def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:
     builder = Lengths(grid, scale, sources)
     builder.need_axes(*AXES, optional=(QUANTIZER,))
     check_quantizers(builder)
-    spec = grid.scale(scale)
-    lengths = {("axes", "iterations", index): length for index, length in enumerate(spec.axes["iterations"])}
-    lengths |= {
-        ("include", i, "iterations"): e["iterations"] for i, e in enumerate(spec.include) if "iterations" in e
-    }
-    for where, length in lengths.items():
+    for place, length in builder.values_of("iterations"):
         if type(length) is not int or length < 1:
-            place = (*builder.here, *where)
             raise grid.error(place, f"{length!r} is no number of iterations", ["whole numbers >= 1"])
     return [CellTasks(cell, _tasks(builder, **cell)) for cell in grid.cells(scale)]
 

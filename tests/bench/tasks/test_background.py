@@ -14,7 +14,7 @@ from bench.tasks.images import FILE
 from smi.vit import adapt, normalisation
 
 
-def images_of(kept=None, count=3, **shape):
+def images_of(kept=None, count=3):
     pixels = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(5))
     return smi.SyntheticImages(pixels, torch.arange(count) % 5, kept, (4, 4))
 
