@@ -42,7 +42,8 @@ def load_tensors(path: str | Path, error: type[SmiError]) -> tuple[dict[str, Ten
     """Read what save_tensors wrote; raises `error` with one line where the file is missing or damaged."""
     try:
         with torch.device("cpu"), safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            # cloned: in the file's own buffer they lie at odd addresses, and some sums round by where a tensor lies
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
             description = json.loads((file.metadata() or {})["description"])
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 import smi
 from smi.files import load_tensors
@@ -78,3 +79,21 @@ def test_extra_tensors_and_moments_are_saved(tiny_vit):
     assert other.extra["importance"].equal(one.extra["importance"]) and other.image.equal(one.image)
     mine, theirs = (state.optimizer.state[state.variable] for state in (one, other))
     assert all(mine[name].equal(theirs[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+
+@pytest.mark.parametrize("stopping", [None, smi.Stopping(at=(2,), drop=0.3, score="random")])
+@pytest.mark.parametrize("stop_after", range(4))
+def test_small_images_end_in_the_same_bits_wherever_their_tensors_lay_in_the_file(
+    tmp_path, stopping, stop_after
+):
+    model = VisionTransformer(
+        img_size=(4, 8), patch_size=(1, 4), in_chans=1, embed_dim=8, depth=1, num_heads=1, num_classes=4
+    ).eval()
+    model.pretrained_cfg = {"mean": (0.5,), "std": (0.25,)}
+    settings = {"count": 3, "recipe": smi.recipe(SHORT, iterations=4), "stopping": stopping, "batch_size": 2}
+    for seed in range(4):
+        whole, asked = smi.invert(model, seed=seed, **settings), iter(range(100))
+        with pytest.raises(smi.Interrupted):
+            stop = {"should_stop": lambda asked=asked: next(asked) == stop_after}
+            smi.invert(model, seed=seed, **settings, checkpoint=tmp_path / f"state{seed}", **stop)
+        assert smi.invert(model, seed=seed, **settings, checkpoint=tmp_path / f"state{seed}") == whole
