@@ -100,7 +100,8 @@ def run_average_gflops(
 ) -> float:
     """The paper's FLOPs in G, averaged over the iterations of a run; the paper prints those of its last stage.
 
-    117.02 for DeiT-Tiny and 1733.63 for DeiT-Base with the paper's schedule over 4000 iterations.
+    117.02 for DeiT-Tiny and 1733.63 for DeiT-Base with the paper's schedule over 4000 iterations. The passes that rank
+    patches are not counted: few, but for a Stopping with a small `reenter_every`.
     """
     if iterations < 1:
         raise InvalidSetting(f"iterations is {iterations!r}; allowed: a whole number above 0")

@@ -33,7 +33,7 @@ class SyntheticImages:
         parts; images of one trajectory share target, start and pixels, and no patch. Else None.
     made: how they were made (JSON values): recipe, seed, schedule, history of the loss, seconds, ...
     traces: what the run was asked to keep: "snapshot_pixels" [S, B, C, H, W] and "snapshot_mask" bool
-        [S, B, P] at made["snapshots"]; "importance" [stops, B, P], NaN where a patch had stopped before.
+        [S, B, P] at made["snapshots"]; "importance" [stops, B, P], NaN where a patch had stopped for good before.
     """
 
     pixels: Tensor

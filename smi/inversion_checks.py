@@ -48,7 +48,9 @@ def check_config(config: InversionConfig, adapted: Adapted, execution: Execution
     if stopping is not None:
         adapted.need_kept_patches()
         if isinstance(stopping, Rebirth):
-            _check_rebirth(stopping, config)
+            _check_rebirth(config)
+        elif config.reenters:
+            _refuse_deviations("a Stopping with reenter_every", config)
         if find_score(stopping.score) in OF_CLASS_TOKEN:
             adapted.need_class_token()
             if not adapted.reads_class_token:
@@ -68,15 +70,19 @@ def check_config(config: InversionConfig, adapted: Adapted, execution: Execution
         )
 
 
-def _check_rebirth(stopping: Rebirth, config: InversionConfig) -> None:
+def _check_rebirth(config: InversionConfig) -> None:
     if config.recipe.student is not None:
         raise InvalidSetting(
             f"recipe {config.recipe.name} has a student, which looks at whole images, and a Rebirth finishes parts of "
             "them; allowed: smi.Stopping, or no stopping"
         )
+    _refuse_deviations("a Rebirth", config)
+
+
+def _refuse_deviations(what: str, config: InversionConfig) -> None:
     if deviations := published.deviations_of(config.recipe):
         raise InvalidSetting(
-            f"a Rebirth follows no published code of SMI's; deviations are {', '.join(deviations)}, allowed: none"
+            f"{what} follows no published code of SMI's; deviations are {', '.join(deviations)}, allowed: none"
         )
 
 

@@ -26,7 +26,7 @@ from smi.geometry import Jitter
 from smi.images import SyntheticImages
 from smi.objectives import Objective, Step
 from smi.rebirth import Rebirth
-from smi.state import InversionConfig, State
+from smi.state import InversionConfig, State, every_patch
 from smi.stopping import find_score
 from smi.vit import normalisation
 
@@ -70,7 +70,7 @@ class Loop:
         save raise for Ctrl-C goes on after saving too.
         """
         recipe, stopping, patches = self.config.recipe, self.config.stopping, self.model.num_patches
-        counts = dict(zip(stopping.at or (), stopping.kept_counts(patches), strict=True)) if stopping else {}
+        counts = {} if stopping is None else stopping.rankings(recipe.iterations, patches)
         clock = Clock(state, patches)
         reported, at_work = time.monotonic(), False
 
@@ -220,10 +220,10 @@ class Loop:
 
     @torch.no_grad()
     def prune(self, state: State, count: int) -> None:
-        """Rank the patches still in, and go on with `count` of each image."""
+        """Rank the patches still in, or all where patches re-enter, and go on with `count` of each image."""
         stopping = self.config.stopping
         assert stopping is not None
-        kept, importance = state.kept_or_all(self.model.num_patches), self.importance(state)
+        kept, importance = self.candidates(state), self.importance(state)
         remaining, positions = stopping.stay(kept, importance, count)
         if isinstance(stopping, Rebirth):
             last = len(state.traces.left) == stopping.parts - 2
@@ -232,13 +232,21 @@ class Loop:
             (len(kept), self.model.num_patches), float("nan"), dtype=torch.float32, device="cpu"
         )
         state.traces.importance.append(ranked.scatter_(1, kept.cpu(), importance.float().cpu()))
-        self.narrow(state, remaining, positions)
+        if self.config.reenters:
+            state.reenter(remaining, self.model.grid)
+        else:
+            self.narrow(state, remaining, positions)
+
+    def candidates(self, state: State) -> Tensor:
+        """Indices [B, K] of the patches that can go on: those still in, or all P where patches re-enter."""
+        patches = self.model.num_patches
+        return every_patch(state.image, patches) if self.config.reenters else state.kept_or_all(patches)
 
     @torch.no_grad()
     def importance(self, state: State) -> Tensor:
-        """Importance of the patches still in, [B, K] in the score's own dtype, on the un-jittered image."""
+        """Importance of `candidates`, [B, K] in the score's own dtype, on the un-jittered image."""
         assert self.config.stopping is not None
-        score, kept = find_score(self.config.stopping.score), state.kept_or_all(self.model.num_patches)
+        score, kept = find_score(self.config.stopping.score), self.candidates(state)
         with torch.enable_grad():  # weights are frozen, so a graph is made only for a score that asks for one
             return score(self.model, state.image.clone(), kept, state.score_generator).detach()
 

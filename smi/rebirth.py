@@ -85,6 +85,10 @@ class Rebirth:
         leaving = self.shown(patches)
         return tuple(patches - k * leaving for k in range(1, self.parts))
 
+    def rankings(self, iterations: int, patches: int) -> dict[int, int]:
+        """Before which iterations patches are ranked, and how many of them go on then."""
+        return dict(zip(self.at or (), self.kept_counts(patches), strict=True))
+
     def sparsity(self, patches: int) -> float:
         """Fraction of the patches that an image does not show, e.g. 1 - 49/196."""
         return 1 - self.shown(patches) / patches
@@ -116,4 +120,4 @@ def schedule_of(values: dict[str, Any], score: str | Score = "cls_attention") ->
     at = values["at"]
     if "rebirth" in values:
         return Rebirth(values["rebirth"], None if at is None else tuple(at), score)
-    return Stopping(tuple(at), tuple(values["drop"]), score)
+    return Stopping(tuple(at), tuple(values["drop"]), score, values.get("reenter_every"))

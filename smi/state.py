@@ -17,6 +17,7 @@ from smi.adapters import Adapted
 from smi.geometry import PatchGrid, kept_mask, pixel_index, take_patches
 from smi.rebirth import Schedule
 from smi.recipes import Recipe
+from smi.stopping import Stopping
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, one number for each pixel
 
@@ -29,6 +30,11 @@ class InversionConfig:
     stopping: Schedule | None = None  # a Rebirth is resolved
     snapshots: tuple[int, ...] = ()
 
+    @property
+    def reenters(self) -> bool:
+        """Can a patch that has stopped come back?"""
+        return isinstance(self.stopping, Stopping) and self.stopping.reenter_every is not None
+
     def prunes_at(self, iteration: int) -> bool:
         """Do patches stop before this iteration?"""
         return self.stopping is not None and iteration in (self.stopping.at or ())
@@ -38,9 +44,9 @@ class InversionConfig:
 class Traces:
     """What a batch leaves on its way, on the CPU.
 
-    importance: [B, P] for each stop, NaN where a patch had stopped before. snapshots: [B, C, H, W], normalised, and
-    masks: bool [B, P], true where a patch is still in, both by iteration. left: int64 [B, P // parts] for each part of
-    a Rebirth, the patches of its image.
+    importance: [B, P] for each stop, NaN where a patch had stopped for good before. snapshots: [B, C, H, W],
+    normalised, and masks: bool [B, P], true where a patch is still in, both by iteration. left: int64 [B, P // parts]
+    for each part of a Rebirth, the patches of its image.
     """
 
     importance: list[Tensor] = field(default_factory=list)
@@ -77,7 +83,8 @@ class State:
 
     image: [B, C, H, W], normalised; kept: int64 [B, K], None before the first stop; targets: int64 [B].
     optimizer: Adam over one tensor; losses: float32 [T], filled up to `iteration`.
-    extra: tensors that a loop of another kind carries along (smi/published.py).
+    extra: tensors that a loop of another kind carries along (smi/published.py), and Adam's moments of all pixels [B, C,
+        H, W], as they were at the last ranking, where patches re-enter.
     """
 
     image: Tensor
@@ -131,7 +138,7 @@ class State:
         """Indices of the patches still in, [B, K]; all P before the first stop."""
         if self.kept is not None:
             return self.kept
-        return torch.arange(patches, device=self.image.device).repeat(len(self.image), 1)
+        return every_patch(self.image, patches)
 
     def hold(self, kept: Tensor, grid: PatchGrid) -> None:
         """From here on these patches are the ones still in; what Adam moves stays as it is."""
@@ -157,6 +164,26 @@ class State:
             optimizer.state[variable] = cut
         self.optimizer = optimizer
         self.hold(remaining, grid)
+
+    @torch.no_grad()
+    def reenter(self, entering: Tensor, grid: PatchGrid) -> None:
+        """Go on with these patches int64 [B, K'], some of which may have stopped before: these have the pixels and
+        moments with which they did. Adam's step, from which it corrects its bias, is one for all."""
+        group = self.optimizer.param_groups[0]
+        moments = self.optimizer.state[self.variable]
+        variable = take_patches(self.image, entering, grid)
+        optimizer = _adam(variable, group["lr"], group["betas"], group["eps"])
+        if moments:
+            cut = {"step": moments["step"]}
+            for name in MOMENTS:
+                if self.pixels is None:
+                    self.extra[name] = moments[name]
+                else:
+                    self.extra[name].flatten(1).scatter_(1, self.pixels, moments[name].flatten(1))
+                cut[name] = take_patches(self.extra[name], entering, grid)
+            optimizer.state[variable] = cut
+        self.optimizer = optimizer
+        self.hold(entering, grid)
 
     def snapshot(self, patches: int) -> None:
         """Keep the image and its mask in the traces, once for each iteration."""
@@ -250,6 +277,11 @@ class Finished:
             stages=list(saved["stages"]),
             traces=Traces.from_state_dict(saved),
         )
+
+
+def every_patch(image: Tensor, patches: int) -> Tensor:
+    """Indices of all patches of each image, int64 [B, P]."""
+    return torch.arange(patches, device=image.device).repeat(len(image), 1)
 
 
 def _adam(

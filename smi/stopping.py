@@ -30,6 +30,10 @@ class Stopping:
     at: iterations before which patches stop, strictly increasing, each >= 1.
     drop: one fraction for all stops or one for each, in (0, 1), of the patches still in.
     score: ranks the patches at a stop: a name of SCORES or a callable; beside a checkpoint one with a name of its own.
+    reenter_every: None, as in the paper: a patch that has stopped never comes back. Else (ours, no paper's) all patches
+        of the image are ranked anew every so many iterations from the first stop on, and at each stop: those that come
+        back go on from the pixels and moments of Adam with which they stopped. How many are in follows `at` and `drop`
+        as before; each ranking feeds the whole image forward.
     The default is the paper's schedule: 196 -> 137 -> 95 -> 66 -> 46 patches ("77%").
     Raises InvalidSetting for a schedule that makes no sense.
     """
@@ -37,6 +41,7 @@ class Stopping:
     at: tuple[int, ...] = (50, 100, 200, 300)
     drop: float | tuple[float, ...] = 0.3
     score: str | Score = "cls_attention"
+    reenter_every: int | None = None
     parts: ClassVar[int] = 1  # images that one run gives
 
     def __post_init__(self) -> None:
@@ -57,7 +62,13 @@ class Stopping:
             raise InvalidSetting(
                 f"stopping.drop is {list(drop)}: every fraction must lie strictly between 0 and 1"
             )
+        every = plain(self.reenter_every)
+        if every is not None and (not is_whole(every) or every < 1):
+            raise InvalidSetting(
+                f"stopping.reenter_every is {self.reenter_every!r}; allowed: None, or a whole number >= 1"
+            )
         find_score(self.score)
+        object.__setattr__(self, "reenter_every", every)
         object.__setattr__(self, "at", tuple(at))
         object.__setattr__(self, "drop", tuple(float(r) for r in drop))
 
@@ -84,6 +95,14 @@ class Stopping:
             )
         return tuple(counts)
 
+    def rankings(self, iterations: int, patches: int) -> dict[int, int]:
+        """Before which iterations patches are ranked, and how many of them go on then."""
+        stops = dict(zip(self.at, self.kept_counts(patches), strict=True))
+        if self.reenter_every is None:
+            return stops
+        again = range(self.at[0], iterations, self.reenter_every)
+        return {t: self.count_at(t, patches) for t in sorted({*again, *stops})}
+
     def sparsity(self, patches: int) -> float:
         """Fraction of the patches that have stopped at the end, e.g. 1 - 46/196."""
         return 1 - self.kept_counts(patches)[-1] / patches
@@ -109,7 +128,8 @@ class Stopping:
 
     def to_json(self) -> dict[str, Any]:
         """The schedule as JSON values, without its score."""
-        return {"at": list(self.at), "drop": list(self.fractions)}
+        again = {} if self.reenter_every is None else {"reenter_every": self.reenter_every}
+        return {"at": list(self.at), "drop": list(self.fractions)} | again
 
     def count_at(self, iteration: int, patches: int) -> int:
         """Patches still in during an iteration (the first is 0)."""

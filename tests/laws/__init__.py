@@ -4,12 +4,12 @@
 listed here and demands that a law notices each.
 """
 
-from laws import adapter, drawing, inverting, patches, quantizing, rebirth, transferring, weights  # noqa: F401 (registers the laws)
+from laws import adapter, drawing, inverting, patches, quantizing, rebirth, reentry, transferring, weights  # noqa: F401 (registers the laws)
 from laws.core import LAWS
 from laws.faults import FAULTS as FAULTS_OF_PRUNING
 from laws.faults_of_quantization import FAULTS as FAULTS_OF_QUANTIZATION
 from laws.faults_of_transfer import FAULTS as FAULTS_OF_TRANSFER
 
-FAULTS = [*FAULTS_OF_PRUNING, *rebirth.FAULTS, *FAULTS_OF_QUANTIZATION, *FAULTS_OF_TRANSFER]
+FAULTS = [*FAULTS_OF_PRUNING, *rebirth.FAULTS, *reentry.FAULTS, *FAULTS_OF_QUANTIZATION, *FAULTS_OF_TRANSFER]
 
 __all__ = ["FAULTS", "LAWS"]

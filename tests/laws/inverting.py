@@ -213,9 +213,10 @@ def a_resumed_run_ends_in_the_same_bits(run):
         resumed_ends_in_the_same_bits(run, Path(folder))
 
 
-def plain_inversion(run: Run, model: VisionTransformer) -> torch.Tensor:
+def plain_inversion(run: Run, model: VisionTransformer, reenter_every: int | None = None) -> torch.Tensor:
     """The paper's text as plainly as it can be written: whole images, timm's own modules, autograd, Adam by hand.
 
+    reenter_every: all patches are ranked anew every so many iterations; moments of those that are out hold still.
     Returns pixels [B, C, H, W] in [0, 1]. Only the noise, the targets and the draws of jitter are the engine's.
     """
     recipe, counts, tokens = run.settings()["recipe"], run.counts(), adapt(model)
@@ -226,9 +227,13 @@ def plain_inversion(run: Run, model: VisionTransformer) -> torch.Tensor:
     cells_of = torch.arange(run.model.patches).view(1, 1, run.model.rows, run.model.columns)
     prefix, inside = model.num_prefix_tokens, torch.ones_like(image, dtype=torch.bool)
     for iteration in range(run.iterations):
-        if iteration in run.at:
+        since = iteration - run.at[0]
+        if iteration in run.at or (reenter_every is not None and since >= 0 and since % reenter_every == 0):
+            if reenter_every is not None:
+                kept = torch.arange(run.model.patches).repeat(run.count, 1)
             attention = tokens.cls_attention(image, kept)
-            best = attention.argsort(dim=1, descending=True)[:, : counts[run.at.index(iteration)]]
+            passed = sum(iteration >= stop for stop in run.at)
+            best = attention.argsort(dim=1, descending=True)[:, : counts[passed - 1]]
             kept = kept.gather(1, best).sort(dim=1).values
             mask = torch.zeros(run.count, run.model.patches, dtype=torch.bool).scatter_(1, kept, True)
             mask = mask.view(run.count, 1, run.model.rows, run.model.columns)
@@ -251,7 +256,8 @@ def plain_inversion(run: Run, model: VisionTransformer) -> torch.Tensor:
         (gradient,) = torch.autograd.grad(loss, image)
         image = image.detach()
         rate, (beta1, beta2) = recipe.learning_rate_at(iteration), recipe.betas
-        first, second = beta1 * first + (1 - beta1) * gradient, beta2 * second + (1 - beta2) * gradient**2
+        first = torch.where(inside, beta1 * first + (1 - beta1) * gradient, first)
+        second = torch.where(inside, beta2 * second + (1 - beta2) * gradient**2, second)
         unbiased = first / (1 - beta1 ** (iteration + 1)), second / (1 - beta2 ** (iteration + 1))
         stepped = (image - rate * unbiased[0] / (unbiased[1].sqrt() + 1e-8)).clamp(-2, 2)
         image = torch.where(inside, stepped, image)

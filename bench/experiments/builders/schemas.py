@@ -21,20 +21,24 @@ OwnSource = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*:[A-Za-z_]\w*$")]  # mod
 
 
 class Schedule(Strict):
-    """When which fraction of the patches stops (smi.Stopping: at, drop), or in how many parts they leave (smi.Rebirth:
-    rebirth, and at where not at equal distances)."""
+    """When which fraction of the patches stops (smi.Stopping: at, drop, reenter_every), or in how many parts they leave
+    (smi.Rebirth: rebirth, and at where not at equal distances)."""
 
     at: Annotated[list[int], Field(min_length=1)] | None = None
     drop: Number | list[Number] | None = None
     rebirth: Count | None = None
+    reenter_every: Count | None = None
 
     def stopping(self) -> AnySchedule:
         at = None if self.at is None else tuple(self.at)
-        if self.rebirth is not None and self.drop is None:
+        if self.rebirth is not None and self.drop is None and self.reenter_every is None:
             return smi.Rebirth(self.rebirth, at)
         if self.rebirth is not None or at is None or self.drop is None:
-            raise InvalidSetting("a schedule is at and drop, or rebirth with or without at")
-        return smi.Stopping(at, tuple(self.drop) if isinstance(self.drop, list) else self.drop)
+            raise InvalidSetting(
+                "a schedule is at and drop, with or without reenter_every, or rebirth with or without at"
+            )
+        drop = tuple(self.drop) if isinstance(self.drop, list) else self.drop
+        return smi.Stopping(at, drop, reenter_every=self.reenter_every)
 
 
 class Images(Strict):

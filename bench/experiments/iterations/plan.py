@@ -51,7 +51,7 @@ class Lengths(TaskBuilder):
         if not reached:
             return {**settings, "stopping": None, "score": None}
         at, drop = ([pair[index] for pair in reached] for index in (0, 1))
-        return {**settings, "stopping": {"at": at, "drop": drop}}
+        return {**settings, "stopping": {**stopping, "at": at, "drop": drop}}
 
 
 def build(grid: Grid, scale: str, sources: Sources) -> list[CellTasks]:

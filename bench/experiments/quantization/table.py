@@ -267,7 +267,8 @@ def _said(schedule: dict[str, Any]) -> str:
     at = "/".join(map(str, schedule.get("at") or ()))
     if "rebirth" in schedule:
         return f"finishes {schedule['rebirth']} images a trajectory, at {at or 'equal distances'}"
-    return f"stops at {at}, each time the fraction {schedule['drop']} of what is in"
+    again = f", all ranked anew every {every}" if (every := schedule.get("reenter_every")) else ""
+    return f"stops at {at}, each time the fraction {schedule['drop']} of what is in{again}"
 
 
 def _scale_notes(sheet: Sheet, frame: pd.DataFrame) -> list[str]:

@@ -255,6 +255,44 @@ def test_rebirths_of_many_lengths_leave_at_equal_distances(tmp_path):
     assert [stopping["at"] for stopping in stoppings if stopping] == 3 * [[10]] + 3 * [[100]]
 
 
+def test_inversions_of_many_lengths_let_patches_come_back_alike(tmp_path):
+    grid = yaml_text.read(TABLE3.with_name("ablation_iterations.yaml"))
+    grid["scales"]["digits"]["axes"] |= {"iterations": [30, 200], "quantizer": ["psaq"], "seed": [0]}
+    grid["scales"]["digits"]["settings"]["schedules"]["sparse77"]["reenter_every"] = 5
+    path = tmp_path / "ablation_iterations.yaml"
+    path.write_text(yaml_text.dump(grid), encoding="utf-8")
+    cells = experiments.build(load(path), "digits", Sources())
+    stoppings = [stop for cell in cells if (stop := cell.tasks["images"].settings["stopping"])]
+    assert [(stop["at"], stop["reenter_every"]) for stop in stoppings] == [
+        ([20], 5),
+        ([20, 40, 60, 80], 5),
+    ]
+
+
+def changed_schedule(tmp_path, name, schedule):
+    grid = yaml_text.read(TABLE3.with_name(f"{name}.yaml"))
+    for scale in grid["scales"].values():
+        scale["settings"]["schedules"]["sparse77"] = schedule
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml_text.dump(grid), encoding="utf-8")
+    return load(path)
+
+
+@pytest.mark.parametrize("schedule", [{"rebirth": 2, "reenter_every": 2}, {"at": [2], "reenter_every": 2}])
+def test_patches_come_back_only_where_a_fraction_stops(tmp_path, schedule):
+    with pytest.raises(BenchError, match="at and drop, with or without reenter_every, or rebirth"):
+        experiments.build(changed_schedule(tmp_path, "table3", schedule), "digits", Sources())
+
+
+def test_a_schedule_whose_rankings_are_not_timed_has_no_cost(tmp_path):
+    schedule = {"at": [50], "drop": 0.5, "reenter_every": 10}
+    grid = changed_schedule(tmp_path, "cost", schedule)
+    with pytest.raises(
+        BenchError, match="sparse77.reenter_every: what ranking .* anew costs is not measured"
+    ):
+        experiments.build(grid, next(iter(grid.scales)), Sources())
+
+
 def seeds_of(cells) -> dict[str, set[int]]:
     """Model -> seeds of its images."""
     found: dict[str, set[int]] = {}
