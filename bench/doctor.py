@@ -17,25 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import PACKAGES
 from bench.cli.arguments import Parser, exit_code
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.engine.task import Sources
 
-NEEDED = (
-    "torch",
-    "torchvision",
-    "timm",
-    "safetensors",
-    "numpy",
-    "sklearn",
-    "pydantic",
-    "ruamel.yaml",
-    "pandas",
-    "rich",
-)
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+NEEDED = ("torch", "timm", "safetensors", "ruamel.yaml", *PACKAGES)
 SHOWN = ("torch", "timm")  # versions that people ask for first
 MODELS = ("deit_tiny_patch16_224", "deit_base_patch16_224")  # whose weights the paper's scale needs
 STORE_GB = {"digits": 0.2, "paper": 5.0}  # measured, with room
@@ -60,7 +49,7 @@ def check_packages() -> Iterator[Check]:
         try:
             importlib.import_module(module)
             if module in SHOWN:
-                versions.append(f"{module} {importlib.metadata.version(DISTRIBUTIONS.get(module, module))}")
+                versions.append(f"{module} {importlib.metadata.version(module)}")
         except Exception as error:  # a package that is there but cannot be imported is a lack too
             broken.append(
                 f"{module} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import bench
 from bench import doctor
 
 
@@ -111,11 +112,12 @@ def test_slurm_is_believed_when_its_controller_answers(examine, fake_slurm, body
     line(lines, state, "slurm", says)
 
 
-def test_a_missing_package_stops_everything(examine, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn", None)
+@pytest.mark.parametrize("package", ["torch", "timm", "ruamel.yaml", *bench.PACKAGES])
+def test_a_missing_package_stops_everything(examine, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
     code, lines = examine()
     assert code == 1
-    assert "sklearn" in line(lines, "stop", "packages")
+    assert f"{package} (" in line(lines, "stop", "packages")
     assert "Nothing can run here" in lines[-1]
 
 
