@@ -134,9 +134,9 @@ def planned(monkeypatch):
     """Counts how often the toy's grid is planned."""
     calls = []
     build = toy_suite.SUITE.build
-    real = sweep.Sweep._build
+    real = sweep.Sweep.build
     monkeypatch.setattr(
-        sweep.Sweep, "_build", lambda self, sources: calls.append(build) or real(self, sources)
+        sweep.Sweep, "build", lambda self, sources: calls.append(build) or real(self, sources)
     )
     return calls
 
