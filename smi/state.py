@@ -150,40 +150,41 @@ class State:
 
         remaining: int64 [B, K'] patch indices; positions: int64 [B, K'], theirs among those kept so far.
         """
-        group = self.optimizer.param_groups[0]
-        moments = self.optimizer.state[self.variable]
-        variable = take_patches(self.image, remaining, grid)
-        optimizer = _adam(variable, group["lr"], group["betas"], group["eps"])
-        if moments:
-            cut = {"step": moments["step"]}
-            for name in MOMENTS:
-                if self.kept is None:
-                    cut[name] = take_patches(moments[name], remaining, grid)
-                else:
-                    cut[name] = moments[name].take_along_dim(positions.unsqueeze(2), dim=1)
-            optimizer.state[variable] = cut
-        self.optimizer = optimizer
-        self.hold(remaining, grid)
+        cut = {}
+        for name, moment in self._moments().items():
+            if self.kept is None:
+                cut[name] = take_patches(moment, remaining, grid)
+            else:
+                cut[name] = moment.take_along_dim(positions.unsqueeze(2), dim=1)
+        self._go_on(remaining, cut, grid)
 
     @torch.no_grad()
     def reenter(self, entering: Tensor, grid: PatchGrid) -> None:
         """Go on with these patches int64 [B, K'], some of which may have stopped before: these have the pixels and
         moments with which they did. Adam's step, from which it corrects its bias, is one for all."""
+        cut = {}
+        for name, moment in self._moments().items():
+            if self.pixels is None:
+                self.extra[name] = moment
+            else:
+                self.extra[name].flatten(1).scatter_(1, self.pixels, moment.flatten(1))
+            cut[name] = take_patches(self.extra[name], entering, grid)
+        self._go_on(entering, cut, grid)
+
+    def _moments(self) -> dict[str, Tensor]:
+        """Adam's moments of what it moves; none before its first step."""
+        state = self.optimizer.state[self.variable]
+        return {name: state[name] for name in MOMENTS} if state else {}
+
+    def _go_on(self, kept: Tensor, moments: Mapping[str, Tensor], grid: PatchGrid) -> None:
+        """Have a new Adam move these patches int64 [B, K], from these moments [B, K, C*ph*pw] and the step that was."""
         group = self.optimizer.param_groups[0]
-        moments = self.optimizer.state[self.variable]
-        variable = take_patches(self.image, entering, grid)
+        variable = take_patches(self.image, kept, grid)
         optimizer = _adam(variable, group["lr"], group["betas"], group["eps"])
         if moments:
-            cut = {"step": moments["step"]}
-            for name in MOMENTS:
-                if self.pixels is None:
-                    self.extra[name] = moments[name]
-                else:
-                    self.extra[name].flatten(1).scatter_(1, self.pixels, moments[name].flatten(1))
-                cut[name] = take_patches(self.extra[name], entering, grid)
-            optimizer.state[variable] = cut
+            optimizer.state[variable] = {"step": self.optimizer.state[self.variable]["step"], **moments}
         self.optimizer = optimizer
-        self.hold(entering, grid)
+        self.hold(kept, grid)
 
     def snapshot(self, patches: int) -> None:
         """Keep the image and its mask in the traces, once for each iteration."""

@@ -174,7 +174,7 @@ FAULTS = [
     Fault(
         "stopped pixels go on moving",
         state.State,
-        "prune",
+        "_go_on",
         "self.optimizer = optimizer",
         "pass",
         "a_stopped_patch_never_changes_again",
@@ -198,7 +198,7 @@ FAULTS = [
     Fault(
         "Adam starts anew at a stop",
         state.State,
-        "prune",
+        "_go_on",
         "if moments:",
         "if False:",
         "the_reference_implementation_agrees",

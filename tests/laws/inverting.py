@@ -188,16 +188,23 @@ def the_model_given_is_unchanged(run):
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
 
 
-def resumed_ends_in_the_same_bits(run: Run, folder) -> None:
+def resumed(case: Any, **settings) -> smi.SyntheticImages:
+    """What a case's inversion gives that is stopped before its iteration `stop_after`, counted over batches, and then
+    called again."""
+    asked = iter(range(10**6))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state"
+        try:
+            case.invert(checkpoint=path, should_stop=lambda: next(asked) == case.stop_after, **settings)
+        except smi.Interrupted:
+            pass
+        return case.invert(checkpoint=path, **settings)
+
+
+@law(runs(), examples=8)
+def a_resumed_run_ends_in_the_same_bits(run):
     kept_on_the_way = {"snapshots": (0, run.iterations)}
-    whole, asked = run.invert(**kept_on_the_way), iter(range(10**6))
-    path = folder / "state"
-    path.unlink(missing_ok=True)
-    try:
-        run.invert(checkpoint=path, should_stop=lambda: next(asked) == run.stop_after, **kept_on_the_way)
-    except smi.Interrupted:
-        pass
-    again = run.invert(checkpoint=path, **kept_on_the_way)
+    whole, again = run.invert(**kept_on_the_way), resumed(run, **kept_on_the_way)
     assert (
         same(whole.pixels, again.pixels)
         and same(whole.kept, again.kept)
@@ -205,12 +212,6 @@ def resumed_ends_in_the_same_bits(run: Run, folder) -> None:
         and whole.made["history"] == again.made["history"]
         and all(torch.equal(t.nan_to_num(), again.traces[n].nan_to_num()) for n, t in whole.traces.items())
     )
-
-
-@law(runs(), examples=8)
-def a_resumed_run_ends_in_the_same_bits(run):
-    with tempfile.TemporaryDirectory() as folder:
-        resumed_ends_in_the_same_bits(run, Path(folder))
 
 
 def plain_inversion(run: Run, model: VisionTransformer, reenter_every: int | None = None) -> torch.Tensor:

@@ -77,9 +77,8 @@ class CostTaskBuilder(TaskBuilder):
 
     def _stages(self, name: str, method: CostMethod) -> dict[str, Any]:
         chosen = self._inversion(name, method)
-        if "reenter_every" in (
-            chosen["stopping"] or {}
-        ):  # whole images go through at each ranking, and none is timed
+        if "reenter_every" in (chosen["stopping"] or {}):
+            # at each ranking whole images go through, which no stage's time holds
             place = (*self.here, "settings", "schedules", str(method.stopping), "reenter_every")
             message = "what ranking all patches anew costs is not measured"
             raise self.grid.error(place, message, ["schedules without it"])
